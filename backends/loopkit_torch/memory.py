@@ -1,0 +1,87 @@
+"""Devices, types and weights in torch."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import torch
+from torch import Tensor
+
+from loopkit.errors import LoopkitError, UsageError
+
+Weights = dict[str, Tensor]
+DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+FUSED = {  # one matrix product instead of several; the parts stay in the dictionary as views of it
+    "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
+}
+
+
+def devices() -> list[str]:
+    """Devices that work here, best first."""
+    found = ["cuda"] if torch.cuda.is_available() else []
+    if torch.backends.mps.is_available():
+        found.append("mps")
+    return [*found, "cpu"]
+
+
+def default_dtype(device: str) -> str:
+    """``bfloat16`` on an accelerator that has it, else ``float32``."""
+    if device == "cuda":
+        return "bfloat16" if torch.cuda.is_bf16_supported() else "float32"
+    return "bfloat16" if device == "mps" else "float32"
+
+
+def put(arrays: Mapping[str, np.ndarray], device: str, dtype: str) -> Weights:
+    """Weights on the device, projections that read the same input stored as one matrix with views under their own names."""
+    if any(name.endswith(".scales") for name in arrays):
+        raise LoopkitError("this checkpoint is quantized for MLX; run it with --backend mlx, or convert the original again without --quantize")
+    if dtype not in DTYPES:
+        raise UsageError(f"no dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
+    weights: Weights = {}
+    for name, parts in _groups(arrays).items():
+        tensors = [to_tensor(arrays[part]).to(device, DTYPES[dtype]) for part in parts]
+        whole = torch.cat(tensors) if len(parts) > 1 else tensors[0]
+        weights[name] = whole
+        if len(parts) > 1:
+            weights.update(zip(parts, whole.split([len(t) for t in tensors]), strict=True))
+    return weights
+
+
+def get(weights: Weights, names: list[str]) -> dict[str, np.ndarray]:
+    """The named weights as numpy."""
+    return {name: to_numpy(weights[name]) for name in names}
+
+
+def to_tensor(array: np.ndarray) -> Tensor:
+    """A tensor with the array's values and type; copies, since mapped files are read-only."""
+    if array.dtype == ml_dtypes.bfloat16:
+        return torch.from_numpy(array.view(np.uint16).copy()).view(torch.bfloat16)
+    return torch.from_numpy(array.copy())
+
+
+def to_numpy(tensor: Tensor) -> np.ndarray:
+    """An array with the tensor's values and type."""
+    tensor = tensor.detach().cpu().contiguous()
+    if tensor.dtype == torch.bfloat16:
+        return tensor.view(torch.uint16).numpy().view(ml_dtypes.bfloat16)
+    return tensor.numpy()
+
+
+def read_state_dict(path: Any) -> dict[str, np.ndarray]:
+    """The tensors of a ``.pt`` or ``.bin`` file, without running any code that it may hold."""
+    state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
+    return {name: to_numpy(value) for name, value in state.items() if isinstance(value, Tensor)}
+
+
+def _groups(arrays: Mapping[str, np.ndarray]) -> dict[str, list[str]]:
+    """Stored name -> the names it holds, in the order of the arrays."""
+    groups: dict[str, list[str]] = {}
+    for name in arrays:
+        stored = name
+        for whole, parts in FUSED.items():
+            for part in parts:
+                stored = stored.replace(f".{part}.", f".{whole}.")
+        groups.setdefault(stored, []).append(name)
+    return groups

@@ -1,0 +1,185 @@
+"""The torch interpreter: one loop over a plan. Shapes: B batch, T length, D hidden, H query heads, G key-value heads, K head dim, V vocabulary."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from loopkit.plan import Plan
+from loopkit.run import Run
+from loopkit.spec import Spec
+from loopkit_torch.memory import Weights
+
+_FEW_ROWS = 64  # below this oneDNN's product is up to twice as fast as MKL's on a CPU, above it MKL's is (docs/speed)
+
+
+class Layer(NamedTuple):
+    """One layer's weights."""
+
+    attention_norm: Tensor
+    qkv: Tensor
+    qkv_bias: Tensor | None
+    q_norm: Tensor | None
+    k_norm: Tensor | None
+    output: Tensor
+    output_bias: Tensor | None
+    mlp_norm: Tensor
+    gate_up: Tensor
+    down: Tensor
+
+
+@dataclass
+class Cache:
+    """Keys and values by visit, ``[visits, B, G, capacity, K]`` each, and how many positions are filled."""
+
+    keys: Tensor
+    values: Tensor
+    length: int = 0
+
+
+def new_cache(weights: Weights, spec: Spec, visits: int, batch: int, capacity: int) -> Cache:
+    """An empty cache with one slot a visit."""
+    like = weights["model.norm.weight"]
+    shape = (visits, batch, spec.num_key_value_heads, capacity, spec.head_dim)
+    return Cache(like.new_empty(shape), like.new_empty(shape))
+
+
+def layer_weights(weights: Weights, layer: int) -> Layer:
+    """The weights of one layer, by position."""
+    at = f"model.layers.{layer}."
+    return Layer(
+        weights[at + "input_layernorm.weight"],
+        weights[at + "self_attn.qkv_proj.weight"],
+        weights.get(at + "self_attn.qkv_proj.bias"),
+        weights.get(at + "self_attn.q_norm.weight"),
+        weights.get(at + "self_attn.k_norm.weight"),
+        weights[at + "self_attn.o_proj.weight"],
+        weights.get(at + "self_attn.o_proj.bias"),
+        weights[at + "post_attention_layernorm.weight"],
+        weights[at + "mlp.gate_up_proj.weight"],
+        weights[at + "mlp.down_proj.weight"],
+    )
+
+
+def embed(weights: Weights, ids_BT: Tensor) -> Tensor:
+    """The stream before the first visit, ``[B, T, D]``."""
+    return F.embedding(ids_BT, weights["model.embed_tokens.weight"])
+
+
+def unembed(weights: Weights, spec: Spec, x_BTD: Tensor) -> Tensor:
+    """Final norm and head: logits float32 ``[B, T, V]``."""
+    x_BTD = norm(x_BTD, weights["model.norm.weight"], spec.rms_norm_eps)
+    return linear(x_BTD, weights.get("lm_head.weight", weights["model.embed_tokens.weight"])).float()
+
+
+def visits(weights: Weights, spec: Spec, x_BTD: Tensor, plan: Plan, cache: Cache | None = None) -> Tensor:
+    """Run the layers of ``plan`` on the stream; with a cache, as the continuation of what it holds."""
+    start = cache.length if cache else 0
+    rotary = rotary_tables(spec, start, x_BTD.shape[1], x_BTD.device, x_BTD.dtype)
+    for visit, layer in enumerate(plan):
+        w = layer_weights(weights, layer)
+        slot = (cache.keys[visit], cache.values[visit]) if cache else None
+        x_BTD = x_BTD + attention(x_BTD, w, spec, rotary, slot, start)
+        x_BTD = x_BTD + mlp(x_BTD, w, spec)
+    if cache:
+        cache.length += x_BTD.shape[1]
+    return x_BTD
+
+
+def traced(weights: Weights, spec: Spec, x_BTD: Tensor, run: Run) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The same with interventions: for each visit the stream before it and what attention and MLP added, then the stream after all."""
+    rotary = rotary_tables(spec, 0, x_BTD.shape[1], x_BTD.device, x_BTD.dtype)
+    for visit, layer in enumerate(run.plan):
+        w = layer_weights(weights, layer)
+        if visit in run.overwrite:
+            x_BTD = _like(run.overwrite[visit], x_BTD).expand_as(x_BTD)
+        attn_BTD = _gated(attention(x_BTD, w, spec, rotary, None, 0), run.gate.get((visit, "attention")))
+        mlp_BTD = _gated(mlp(x_BTD + attn_BTD, w, spec), run.gate.get((visit, "mlp")))
+        yield x_BTD, attn_BTD, mlp_BTD
+        x_BTD = x_BTD + attn_BTD + mlp_BTD
+    yield x_BTD, torch.zeros_like(x_BTD), torch.zeros_like(x_BTD)
+
+
+def attention(
+    x_BTD: Tensor, w: Layer, spec: Spec, rotary: tuple[Tensor, Tensor], slot: tuple[Tensor, Tensor] | None, start: int
+) -> Tensor:
+    """What attention adds to the stream. New keys and values go into ``slot`` from position ``start`` on."""
+    batch, length, _ = x_BTD.shape
+    heads, groups = spec.num_attention_heads, spec.num_key_value_heads
+    qkv = linear(norm(x_BTD, w.attention_norm, spec.rms_norm_eps), w.qkv, w.qkv_bias)
+    qkv = qkv.view(batch, length, heads + 2 * groups, spec.head_dim)
+    if w.q_norm is not None and w.k_norm is not None:
+        q, k, v = qkv.split([heads, groups, groups], 2)
+        qk = torch.cat([norm(q, w.q_norm, spec.rms_norm_eps), norm(k, w.k_norm, spec.rms_norm_eps)], 2)
+    else:
+        qk, v = qkv.split([heads + groups, groups], 2)
+    q_BHTK, k_BGTK = rotate(qk, *rotary).transpose(1, 2).split([heads, groups], 1)
+    v_BGTK = v.transpose(1, 2)
+    if slot is not None:
+        keys, values = slot
+        keys[:, :, start : start + length] = k_BGTK
+        values[:, :, start : start + length] = v_BGTK
+        k_BGTK, v_BGTK = keys[:, :, : start + length], values[:, :, : start + length]
+    out = attend(q_BHTK, k_BGTK, v_BGTK)
+    return linear(out.transpose(1, 2).reshape(batch, length, -1), w.output, w.output_bias)
+
+
+def attend(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor) -> Tensor:
+    """Causal attention of the last T of S positions."""
+    length, total = q_BHTK.shape[2], k_BGSK.shape[2]
+    mask = None
+    if 1 < length < total:
+        mask = torch.ones(length, total, dtype=torch.bool, device=q_BHTK.device).tril(total - length)
+    causal = length > 1 and mask is None
+    return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, mask, is_causal=causal, enable_gqa=True)
+
+
+def mlp(x_BTD: Tensor, w: Layer, spec: Spec) -> Tensor:
+    """What the SwiGLU MLP adds to the stream."""
+    gate, up = linear(norm(x_BTD, w.mlp_norm, spec.rms_norm_eps), w.gate_up).chunk(2, -1)
+    return linear(F.silu(gate) * up, w.down)
+
+
+def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
+    """RMSNorm over the last dimension."""
+    return F.rms_norm(x, weight.shape, weight, eps)
+
+
+def rotate(x_BTHK: Tensor, cos_TK: Tensor, sin_TK: Tensor) -> Tensor:
+    """Rotary positions, halves paired; the sign of the rotation lies in ``sin``."""
+    return torch.addcmul(x_BTHK * cos_TK, x_BTHK.roll(x_BTHK.shape[-1] // 2, -1), sin_TK)
+
+
+def rotary_tables(spec: Spec, start: int, length: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Cosine and signed sine for positions ``start`` on, ``[T, 1, K]``."""
+    cos, sin = _all_rotary(spec, 256 * ((start + length + 255) // 256), device, dtype)
+    return cos[start : start + length], sin[start : start + length]
+
+
+@lru_cache(maxsize=16)
+def _all_rotary(spec: Spec, length: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    angles = torch.arange(length, dtype=torch.float32)[:, None] * torch.from_numpy(spec.rope_frequencies())
+    cos, sin = angles.cos(), angles.sin()
+    tables = torch.cat([cos, cos], -1)[:, None], torch.cat([-sin, sin], -1)[:, None]
+    return tables[0].to(device, dtype), tables[1].to(device, dtype)
+
+
+def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+    """``x @ weight.T + bias``."""
+    few = x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() < _FEW_ROWS * x.shape[-1]
+    if few and not torch.is_grad_enabled() and torch.backends.mkldnn.is_available():
+        return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # type: ignore[no-any-return]
+    return F.linear(x, weight, bias)
+
+
+def _gated(x_BTD: Tensor, gate: np.ndarray | None) -> Tensor:
+    return x_BTD if gate is None else x_BTD * _like(np.asarray(gate), x_BTD)[..., :, None]
+
+
+def _like(array: np.ndarray, x: Tensor) -> Tensor:
+    return torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)).to(x.device, x.dtype)

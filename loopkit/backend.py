@@ -1,0 +1,85 @@
+"""The protocol between the core and an array library, and the way to get one.
+
+A backend is a module; its weights are a flat dictionary {Hugging Face name: array of its own kind}. Nothing above this
+file asks which backend it has.
+"""
+
+import importlib
+import importlib.util
+import platform
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import Any, Protocol, cast
+
+import numpy as np
+
+from loopkit.errors import LoopkitError, UsageError
+from loopkit.sampling import Sampling
+from loopkit.plan import Plan
+from loopkit.run import Run
+from loopkit.spec import Spec
+
+PACKAGES: Mapping[str, str] = MappingProxyType({"mlx": "loopkit_mlx", "torch": "loopkit_torch"})
+Weights = dict[str, Any]
+
+
+class Backend(Protocol):
+    """About ten functions. B batch, T length, V vocabulary, D hidden size; numpy in and out unless said otherwise."""
+
+    name: str
+
+    def devices(self) -> list[str]:
+        """Devices that work here, best first: cuda, mps, metal, cpu."""
+
+    def default_dtype(self, device: str) -> str:
+        """``float32`` on a CPU, ``bfloat16`` where it is fast."""
+
+    def put(self, arrays: Mapping[str, np.ndarray], device: str, dtype: str) -> Weights:
+        """Weights on the device. Quantized checkpoints keep their extra arrays. Raises LoopkitError if it cannot."""
+
+    def get(self, weights: Weights, names: list[str]) -> dict[str, np.ndarray]:
+        """The named weights as numpy, bfloat16 as ml_dtypes' bfloat16."""
+
+    def forward(self, weights: Weights, spec: Spec, ids: np.ndarray, run: Run) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+        """Logits float32 ``[B, T, V]`` of ids ``[B, T]``, and resid, attn, mlp if the run captures (see Trace)."""
+
+    def nll(self, weights: Weights, spec: Spec, ids: np.ndarray, run: Run) -> np.ndarray:
+        """Negative log-likelihood in nats of each id after the first, float32 ``[B, T - 1]``; never holds B x T x V."""
+
+    def stream(self, weights: Weights, spec: Spec, prompt: list[int], plan: Plan, limit: int, sampling: Sampling) -> Iterator[int]:
+        """Up to ``limit`` new token ids after ``prompt``, with one key-value slot a visit."""
+
+    def matmul_rate(self, device: str) -> float:
+        """Measured float32 matrix-product rate of the device, GFLOP/s."""
+
+    def versions(self) -> dict[str, str]:
+        """Versions and notes of what the backend runs on, for the doctor."""
+
+
+def available() -> list[str]:
+    """Names of the backends whose libraries are installed, without loading any."""
+    libraries = {"mlx": "mlx", "torch": "torch"}
+    return [name for name in PACKAGES if importlib.util.find_spec(libraries[name])]
+
+
+def load(name: str = "auto") -> Backend:
+    """A backend by name. ``auto`` is MLX on Apple silicon, torch elsewhere. Raises a LoopkitError that says what to install."""
+    if name == "auto":
+        apple = platform.system() == "Darwin" and platform.machine() == "arm64"
+        name = "mlx" if apple and "mlx" in available() else "torch"
+    if name not in PACKAGES:
+        raise UsageError(f"no backend {name!r}; backends are auto, {', '.join(PACKAGES)}")
+    try:
+        return cast(Backend, importlib.import_module(PACKAGES[name]))
+    except ImportError as error:
+        raise LoopkitError(f"backend {name} cannot be loaded ({error}); install it with: pip install {name}") from error
+
+
+def choose_device(backend: Backend, device: str | None) -> str:
+    """The device asked for, or the backend's best. Raises UsageError with the devices there are."""
+    devices = backend.devices()
+    if device is None:
+        return devices[0]
+    if device not in devices:
+        raise UsageError(f"backend {backend.name} has no device {device!r} here; it has {', '.join(devices)}")
+    return device

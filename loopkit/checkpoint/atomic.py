@@ -1,0 +1,68 @@
+"""Writing so that a reader sees the whole new thing or the old one, never a half: temporary name, fsync, rename."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from loopkit.errors import UsageError
+
+
+@contextmanager
+def new_folder(path: Path, force: bool = False) -> Iterator[Path]:
+    """A temporary folder beside ``path`` that takes its name when the block ends well and vanishes when it does not.
+
+    Raises UsageError where ``path`` exists and ``force`` is not set; with ``force`` the old folder goes after the new one
+    is whole.
+    """
+    refuse_existing(path, force)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.parent / f".{path.name}.{os.getpid()}.part"
+    temporary.mkdir()
+    try:
+        yield temporary
+        for file in temporary.rglob("*"):
+            _sync(file)
+        _sync(temporary)
+        _replace(temporary, path)
+        _sync(path.parent)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def refuse_existing(path: Path, force: bool) -> None:
+    """Raises UsageError where something is at ``path`` already, unless ``force``."""
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists already; choose another name, or --force to replace it")
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"{path} is a file, not a folder; choose another name")
+
+
+def write_text(path: Path, text: str) -> None:
+    """One file, whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    temporary.write_text(text, encoding="utf-8")
+    _sync(temporary)
+    temporary.replace(path)
+    _sync(path.parent)
+
+
+def _replace(new: Path, path: Path) -> None:
+    if not path.exists():
+        new.rename(path)
+        return
+    old = path.parent / f".{path.name}.{os.getpid()}.old"
+    path.rename(old)
+    new.rename(path)
+    shutil.rmtree(old)
+
+
+def _sync(path: Path) -> None:
+    if os.name == "nt" and path.is_dir():
+        return  # Windows cannot open folders
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

@@ -1,0 +1,146 @@
+"""Checkpoint folders the ecosystem knows: config.json, model.safetensors, tokenizer.json and friends <-> Spec and arrays."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from loopkit.checkpoint import tensors
+from loopkit.checkpoint.atomic import new_folder
+from loopkit.errors import LoopkitError, UsageError
+from loopkit.spec import Spec
+
+DTYPES: dict[str, np.dtype[Any]] = {
+    "float32": np.dtype(np.float32),
+    "float16": np.dtype(np.float16),
+    "bfloat16": np.dtype(ml_dtypes.bfloat16),
+}
+TOKENIZER_FILES = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "merges.txt",
+    "tokenizer.model",
+    "chat_template.jinja",
+    "generation_config.json",
+)
+PORTABLE = ("modeling_looped.py", "mlx_looped.py")  # the files that run a looped checkpoint in transformers and mlx-lm
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """An open folder: its Spec, its config.json as it stands, and its arrays, memory-mapped."""
+
+    path: Path
+    spec: Spec
+    config: Mapping[str, Any]
+    arrays: Mapping[str, np.ndarray]
+
+    @property
+    def quantized(self) -> bool:
+        """Whether the linear weights are packed by MLX's quantizer."""
+        return "quantization" in self.config
+
+    @property
+    def dtype(self) -> str:
+        """The stored type of the embedding, e.g. ``bfloat16``."""
+        return self.arrays["model.norm.weight"].dtype.name
+
+
+def open_folder(path: Path | str) -> Checkpoint:
+    """Open a checkpoint folder. Raises LoopkitError naming the file, and the tensor where one is missing or misshapen."""
+    path = Path(path)
+    config = read_config(path)
+    spec = Spec.from_config(config)
+    arrays = tensors.read_folder(path)
+    quantized = "quantization" in config
+    return Checkpoint(path, spec, config, check_arrays(spec, arrays, str(path), quantized))
+
+
+def read_config(path: Path) -> dict[str, Any]:
+    """config.json of a folder. Raises LoopkitError where there is none or it does not parse."""
+    file = path / "config.json"
+    if not path.exists():
+        raise LoopkitError(f"{path} does not exist; make a checkpoint with: loopkit convert SRC DST")
+    if not file.exists():
+        raise LoopkitError(f"{path} has no config.json, so it is not a checkpoint folder; make one with: loopkit convert SRC DST")
+    try:
+        config = json.loads(file.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise LoopkitError(f"{file} is not JSON ({error})") from error
+    if not isinstance(config, dict):
+        raise LoopkitError(f"{file} is not a JSON object")
+    return config
+
+
+def check_arrays(spec: Spec, arrays: Mapping[str, np.ndarray], where: str, quantized: bool = False) -> dict[str, np.ndarray]:
+    """Exactly the arrays ``spec`` asks for, in its order. Raises LoopkitError naming the first that is missing or misshapen.
+
+    Left out without a word are the rotary buffers of old checkpoints and a head that is tied anyway.
+    """
+    wanted = spec.shapes()
+    for name, shape in wanted.items():
+        if name not in arrays:
+            raise LoopkitError(f"{where} lacks tensor {name}")
+        if arrays[name].shape != shape and not quantized:
+            raise LoopkitError(f"{where}: tensor {name} has shape {list(arrays[name].shape)}, its config asks for {list(shape)}")
+    packed = (".scales", ".biases") if quantized else ()
+    for name in arrays:
+        ignored = name.endswith("rotary_emb.inv_freq") or (name == "lm_head.weight" and spec.tie_word_embeddings)
+        if name not in wanted and not ignored and not name.endswith(packed or ("\0",)):
+            raise LoopkitError(f"{where}: tensor {name} has no place in the model its config describes")
+    extra = [name for name in arrays if name.endswith(packed or ("\0",))]
+    return {name: arrays[name] for name in [*wanted, *extra]}
+
+
+def write_folder(
+    path: Path | str,
+    spec: Spec,
+    arrays: Mapping[str, np.ndarray],
+    *,
+    dtype: str | None = None,
+    tokenizer: Path | None = None,
+    config: Mapping[str, Any] | None = None,
+    force: bool = False,
+) -> Path:
+    """Write a checkpoint folder, whole or not at all.
+
+    ``dtype`` casts (float32, float16, bfloat16; None keeps what the arrays have). ``tokenizer`` is a folder whose tokenizer
+    and generation files are copied. ``config`` adds keys to config.json, such as token ids or the growth history. Looped
+    layouts also get the two files that run them in transformers and mlx-lm.
+    """
+    path = Path(path)
+    if dtype is not None and dtype not in DTYPES:
+        raise UsageError(f"no dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
+    arrays = check_arrays(spec, arrays, "the model to write")
+    stored = dtype or arrays["model.norm.weight"].dtype.name
+    with new_folder(path, force) as folder:
+        tensors.write_sharded(folder, arrays, DTYPES[stored])
+        whole = {**(config or {}), **spec.to_config(stored)}
+        (folder / "config.json").write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+        if tokenizer is not None:
+            copy_tokenizer(tokenizer, folder)
+        if spec.looped:
+            copy_portable(folder)
+    return path
+
+
+def copy_tokenizer(source: Path, folder: Path) -> None:
+    """Copy tokenizer and generation files, those that exist."""
+    for name in TOKENIZER_FILES:
+        if (source / name).exists():
+            shutil.copyfile(source / name, folder / name)
+
+
+def copy_portable(folder: Path) -> None:
+    """Put the files beside a looped checkpoint that run it elsewhere."""
+    for name in PORTABLE:
+        (folder / name).write_bytes((resources.files("loopkit.checkpoint") / "portable" / name).read_bytes())

@@ -1,0 +1,78 @@
+"""A checkpoint's tokenizer: text to ids and back, streaming, with its chat template."""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from tokenizers import Tokenizer as _Tokenizer
+from tokenizers.decoders import DecodeStream
+
+from loopkit.errors import LoopkitError
+
+
+@dataclass(frozen=True)
+class Tokenizer:
+    """Encodes and decodes with the ``tokenizers`` library; ``end_ids`` end a generation."""
+
+    core: _Tokenizer
+    end_ids: frozenset[int]
+    chat_template: str | None
+    special: dict[str, str]
+
+    def encode(self, text: str) -> list[int]:
+        """Token ids of a text; special tokens written in the text count as such."""
+        return list(self.core.encode(text).ids)
+
+    def decode(self, ids: list[int]) -> str:
+        """The text of token ids, special tokens included."""
+        return str(self.core.decode(ids, skip_special_tokens=False))
+
+    def streaming_decoder(self) -> Callable[[int], str | None]:
+        """A function from the next id to the text it completes, None while a character is still open."""
+        stream = DecodeStream(skip_special_tokens=False)
+        return lambda token: stream.step(self.core, token)
+
+    def chat(self, message: str) -> str:
+        """A user's message in the model's chat format, ready for the answer. Raises LoopkitError without a template."""
+        if self.chat_template is None:
+            raise LoopkitError("this checkpoint has no chat template; give the prompt as plain text")
+        from jinja2.sandbox import ImmutableSandboxedEnvironment
+
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
+        template = environment.from_string(self.chat_template)
+        return template.render(messages=[{"role": "user", "content": message}], add_generation_prompt=True, **self.special)
+
+
+def open_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of a checkpoint folder. Raises LoopkitError where tokenizer.json is missing or broken."""
+    file = folder / "tokenizer.json"
+    if not file.exists():
+        raise LoopkitError(f"{folder} has no tokenizer.json, so it cannot read text; copy the original model's there")
+    try:
+        core = _Tokenizer.from_file(str(file))
+    except Exception as error:  # the library raises a bare Exception
+        raise LoopkitError(f"{file} is not a tokenizer ({error})") from error
+    config = _json(folder / "tokenizer_config.json")
+    special = {key: _content(config[key]) for key in ("bos_token", "eos_token", "unk_token", "pad_token") if config.get(key)}
+    template = folder / "chat_template.jinja"
+    chat = template.read_text(encoding="utf-8") if template.exists() else config.get("chat_template")
+    return Tokenizer(core, _end_ids(folder, core, special), chat if isinstance(chat, str) else None, special)
+
+
+def _end_ids(folder: Path, core: _Tokenizer, special: dict[str, str]) -> frozenset[int]:
+    ids: set[int] = set()
+    for name in ("generation_config.json", "config.json"):
+        eos = _json(folder / name).get("eos_token_id")
+        ids |= set(eos) if isinstance(eos, list) else {eos} if eos is not None else set()
+    named = core.token_to_id(special["eos_token"]) if "eos_token" in special else None
+    return frozenset(ids | ({named} if named is not None else set()))
+
+
+def _json(file: Path) -> dict[str, Any]:
+    return json.loads(file.read_text(encoding="utf-8")) if file.exists() else {}
+
+
+def _content(token: str | dict[str, Any]) -> str:
+    return token if isinstance(token, str) else str(token["content"])
