@@ -14,9 +14,9 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from loopkit.errors import LoopkitError, UsageError
-from loopkit.sampling import Sampling
 from loopkit.plan import Plan
 from loopkit.run import Run
+from loopkit.sampling import Sampling
 from loopkit.spec import Spec
 
 PACKAGES: Mapping[str, str] = MappingProxyType({"mlx": "loopkit_mlx", "torch": "loopkit_torch"})

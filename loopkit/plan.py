@@ -9,6 +9,7 @@ A plan is a tuple of layer numbers; each entry is a *visit*. Three text forms pa
 - a listing, ``layers:0,1,2,2,3``: any order at all.
 """
 
+import itertools
 import re
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -54,15 +55,16 @@ def parse_layout(text: str) -> Plan:
         if missing:
             raise UsageError(f"layout {text!r} never runs layer {missing[0]}; number the layers it runs from 0 up")
         return plan
-    plan, first = [], 0
+    visits: list[int] = []
+    first = 0
     for part in text.split("-"):
         match = re.fullmatch(r"([1-9]\d*)(?:x([1-9]\d*))?", part.strip())
         if not match:
             raise UsageError(f"bad part {part!r} in layout {text!r}; examples: 24, 4x6, 4-4x4-4")
         length, times = int(match[1]), int(match[2] or 1)
-        plan += list(range(first, first + length)) * times
+        visits.extend(list(range(first, first + length)) * times)
         first += length
-    return tuple(plan)
+    return tuple(visits)
 
 
 def format_layout(plan: Plan) -> str:
@@ -111,7 +113,7 @@ def parse_repeats(text: str) -> tuple[Repeat, ...]:
             raise UsageError(f"times must be 1 or more in {part.strip()!r}; to leave layers out, list what runs: layers:0,1,4,5")
         repeats.append(repeat)
     repeats.sort()
-    for left, right in zip(repeats, repeats[1:], strict=False):
+    for left, right in itertools.pairwise(repeats):
         if right.start < left.stop:
             raise UsageError(f"ranges {left} and {right} overlap; a listing can say any order: layers:0,1,2,1,2,3")
     return tuple(repeats)
@@ -168,6 +170,17 @@ def truncate(plan: Plan, visits: int) -> Plan:
     """Only the first ``visits`` visits: early exit."""
     _check_range(plan, 0, visits)
     return plan[:visits]
+
+
+def runs(plan: Plan) -> list[tuple[Plan, int]]:
+    """The plan as runs of consecutive layers, each with how often it repeats in a row: for pictures of it."""
+    found: list[tuple[Plan, int]] = []
+    at = 0
+    while at < len(plan):
+        block, times = _best_run(plan, at)
+        found.append((block, times))
+        at += len(block) * times
+    return found
 
 
 def n_layers(plan: Plan) -> int:
@@ -229,6 +242,19 @@ def _repeat_at(plan: Plan, at: int, base: Plan, position: int) -> Repeat | None:
         if in_plan > in_base:
             return Repeat(position, position + size, in_plan - in_base + 1)
     return None
+
+
+def _best_run(plan: Plan, at: int) -> tuple[Plan, int]:
+    """The ascending block at ``at`` with its repeats, cut short where a block that repeats begins inside it."""
+    size = 1
+    while at + size < len(plan) and plan[at + size] == plan[at + size - 1] + 1:
+        size += 1
+    for start in range(at, at + size):
+        block = plan[start : at + size]
+        times = _count(plan, start, block)
+        if times > 1:
+            return (block, times) if start == at else (plan[at:start], 1)
+    return plan[at : at + size], 1
 
 
 def _count(plan: Plan, at: int, block: Plan) -> int:

@@ -10,7 +10,8 @@ from loopkit.backend import Backend, Weights
 from loopkit.checkpoint.folder import Checkpoint, open_folder
 from loopkit.checkpoint.tokenizer import Tokenizer, open_tokenizer
 from loopkit.errors import LoopkitError, UsageError
-from loopkit.plan import Plan, check_plan, parse_plan
+from loopkit.inference.compare import Comparison, candidates, entropy, kl_divergence, log_softmax
+from loopkit.plan import Plan, check_plan, format_plan, parse_plan
 from loopkit.run import Run, Trace
 from loopkit.sampling import Sampling
 from loopkit.spec import Spec
@@ -65,6 +66,13 @@ class Model:
             return self.plan
         return parse_plan(plan, self.plan) if isinstance(plan, str) else check_plan(tuple(plan), self.spec.n_layers)
 
+    def prompt_ids(self, text: str, chat: bool = False) -> list[int]:
+        """Token ids of a prompt, as a user's message in the model's chat format if ``chat``. Raises UsageError if it is empty."""
+        ids = self.tokenizer.encode(self.tokenizer.chat(text), special=False) if chat else self.tokenizer.encode(text)
+        if not ids:
+            raise UsageError("the text is empty; give at least one token")
+        return ids
+
     def logits(self, ids: np.ndarray, plan: Plan | str | None = None) -> np.ndarray:
         """Logits, float32 ``[B, T, V]``."""
         return self.backend.forward(self.weights, self.spec, self._ids(ids), Run(self.resolve(plan)))[0]
@@ -82,6 +90,23 @@ class Model:
             raise UsageError("the likelihood of a text needs at least two tokens")
         return self.backend.nll(self.weights, self.spec, ids, Run(self.resolve(plan)))
 
+    def compare(self, ids: list[int], plan: Plan | str, top: int = 10) -> Comparison:
+        """This model's own plan beside another one after the same text; ``top`` next tokens of either."""
+        looped, array = self.resolve(plan), self._ids(np.asarray(ids))
+        base_log, looped_log = (log_softmax(self.logits(array, which)[0, -1]) for which in (self.plan, looped))
+        nll = [float(self.nll(array, which).mean()) if len(ids) > 1 else None for which in (self.plan, looped)]
+        return Comparison(
+            base_plan=format_plan(self.plan, self.plan),
+            looped_plan=format_plan(looped, self.plan),
+            tokens=len(ids),
+            candidates=candidates(base_log, looped_log, self.tokenizer.decode, top),
+            kl=kl_divergence(base_log, looped_log),
+            entropy_base=entropy(base_log),
+            entropy_looped=entropy(looped_log),
+            nll_base=nll[0],
+            nll_looped=nll[1],
+        )
+
     def generate(
         self,
         prompt: str | list[int],
@@ -94,7 +119,7 @@ class Model:
 
         The same seed gives the same tokens on every backend, as far as their logits agree.
         """
-        ids = self.tokenizer.encode(prompt) if isinstance(prompt, str) else prompt
+        ids = self.prompt_ids(prompt) if isinstance(prompt, str) else prompt
         decoder = self.tokenizer.streaming_decoder()
         for token in self.generate_ids(ids, plan, max_tokens, temperature, seed):
             if token in self.tokenizer.end_ids:
@@ -121,5 +146,7 @@ class Model:
             bad = ids.max() if ids.max() >= self.spec.vocab_size else ids.min()
             raise UsageError(f"token {bad} is outside the vocabulary of {self.spec.vocab_size}")
         if ids.shape[1] > self.spec.max_position_embeddings:
-            raise LoopkitError(f"{ids.shape[1]} tokens do not fit the model's {self.spec.max_position_embeddings} positions; shorten the text")
+            raise LoopkitError(
+                f"{ids.shape[1]} tokens do not fit the model's {self.spec.max_position_embeddings} positions; shorten the text"
+            )
         return ids

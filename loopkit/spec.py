@@ -225,7 +225,7 @@ def _refuse_variants(family: str, config: Mapping[str, Any]) -> None:
         "mlp_bias": config.get("mlp_bias"),
         "a sliding window": sliding or "sliding_attention" in (config.get("layer_types") or ()),
         "partial rotary positions": (rope.get("partial_rotary_factor") or config.get("partial_rotary_factor") or 1) != 1,
-        "quantized weights of another tool (quantization_config)": config.get("quantization_config"),
+        "quantized weights of another tool (quantization_config)": config.get("quantization_config") and not config.get("quantization"),
     }
     for what, asked in unsupported.items():
         if asked:

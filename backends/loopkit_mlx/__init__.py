@@ -1,0 +1,84 @@
+"""loopkit's backend on MLX: Apple's GPUs, CUDA, and CPUs. The functions of loopkit.backend.Backend.
+
+The device is a setting of the process: the one of the weights that were put last.
+"""
+
+from loopkit_mlx import blas  # isort: skip # acts only before mlx.core is imported
+
+import time
+from importlib import metadata
+
+import mlx.core as mx
+import numpy as np
+
+from loopkit.run import Run
+from loopkit.spec import Spec
+from loopkit_mlx import model
+from loopkit_mlx.generate import stream
+from loopkit_mlx.memory import Weights, default_dtype, devices, get, put, to_numpy
+from loopkit_mlx.quantize import quantize_folder
+
+__all__ = ["default_dtype", "devices", "forward", "get", "matmul_rate", "name", "nll", "put", "quantize_folder", "stream", "versions"]
+
+name = "mlx"
+_CHUNK_ROWS = 256  # positions whose logits are held at a time
+
+
+def forward(weights: Weights, spec: Spec, ids: np.ndarray, run: Run) -> tuple[np.ndarray, dict[str, np.ndarray]]:
+    """See loopkit.backend.Backend.forward."""
+    tokens = mx.array(ids)
+    if not run.capture:
+        return to_numpy(model.unembed(weights, spec, _last(weights, spec, tokens, run))), {}
+    resid, attn, mlp = [], [], []
+    for before_BTD, attn_BTD, mlp_BTD in model.traced(weights, spec, model.embed(weights, spec, tokens), run):
+        resid.append(to_numpy(before_BTD.astype(mx.float32)))
+        attn.append(to_numpy(attn_BTD.astype(mx.float32)))
+        mlp.append(to_numpy(mlp_BTD.astype(mx.float32)))
+    logits = to_numpy(model.unembed(weights, spec, before_BTD))
+    return logits, {"resid": np.stack(resid), "attn": np.stack(attn[:-1]), "mlp": np.stack(mlp[:-1])}
+
+
+def nll(weights: Weights, spec: Spec, ids: np.ndarray, run: Run) -> np.ndarray:
+    """See loopkit.backend.Backend.nll."""
+    tokens = mx.array(ids)
+    rows = _last(weights, spec, tokens, run)[:, :-1].flatten(0, 1)
+    targets = tokens[:, 1:].flatten()
+    chunks = [slice(start, start + _CHUNK_ROWS) for start in range(0, len(rows), _CHUNK_ROWS)]
+    losses = [to_numpy(_losses(model.unembed(weights, spec, rows[chunk]), targets[chunk])) for chunk in chunks]
+    return np.concatenate(losses).reshape(len(ids), -1)
+
+
+def _last(weights: Weights, spec: Spec, ids_BT: mx.array, run: Run) -> mx.array:
+    """The stream after the last visit, ``[B, T, D]``."""
+    x_BTD = model.embed(weights, spec, ids_BT)
+    if not (run.gate or run.overwrite):
+        return model.visits(weights, spec, x_BTD, run.plan)
+    *_, (last_BTD, _, _) = model.traced(weights, spec, x_BTD, run)
+    return last_BTD
+
+
+def _losses(logits_NV: mx.array, targets_N: mx.array) -> mx.array:
+    return mx.logsumexp(logits_NV, -1) - mx.take_along_axis(logits_NV, targets_N[:, None], -1)[:, 0]
+
+
+def matmul_rate(device: str) -> float:
+    """See loopkit.backend.Backend.matmul_rate."""
+    size, where = (1024, mx.cpu) if device == "cpu" else (4096, mx.gpu)
+    a = mx.random.normal((size, size), stream=where)
+    mx.eval(a)
+    times = []
+    for _ in range(5):
+        start = time.perf_counter()
+        mx.eval(mx.matmul(a, a.T, stream=where))
+        times.append(time.perf_counter() - start)
+    return 2 * size**3 / min(times) / 1e9
+
+
+def versions() -> dict[str, str]:
+    """See loopkit.backend.Backend.versions."""
+    found = {name: metadata.version(name) for name in ("mlx", "mlx-lm") if _installed(name)}
+    return found | {"BLAS": blas.IN_USE}
+
+
+def _installed(package: str) -> bool:
+    return any(metadata.distributions(name=package))

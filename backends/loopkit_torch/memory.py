@@ -1,5 +1,8 @@
 """Devices, types and weights in torch."""
 
+import pickle
+import re
+import zipfile
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,6 +15,7 @@ from loopkit.errors import LoopkitError, UsageError
 
 Weights = dict[str, Tensor]
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+NESTED = ("model", "state_dict", "model_state_dict", "module")  # where trainers keep the model in their checkpoints
 FUSED = {  # one matrix product instead of several; the parts stay in the dictionary as views of it
     "self_attn.qkv_proj": ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     "mlp.gate_up_proj": ("mlp.gate_proj", "mlp.up_proj"),
@@ -36,7 +40,9 @@ def default_dtype(device: str) -> str:
 def put(arrays: Mapping[str, np.ndarray], device: str, dtype: str) -> Weights:
     """Weights on the device, projections that read the same input stored as one matrix with views under their own names."""
     if any(name.endswith(".scales") for name in arrays):
-        raise LoopkitError("this checkpoint is quantized for MLX; run it with --backend mlx, or convert the original again without --quantize")
+        raise LoopkitError(
+            "this checkpoint is quantized for MLX; run it with --backend mlx, or convert the original again without --quantize"
+        )
     if dtype not in DTYPES:
         raise UsageError(f"no dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
     weights: Weights = {}
@@ -70,9 +76,45 @@ def to_numpy(tensor: Tensor) -> np.ndarray:
 
 
 def read_state_dict(path: Any) -> dict[str, np.ndarray]:
-    """The tensors of a ``.pt`` or ``.bin`` file, without running any code that it may hold."""
-    state = torch.load(path, map_location="cpu", weights_only=True, mmap=True)
-    return {name: to_numpy(value) for name, value in state.items() if isinstance(value, Tensor)}
+    """The tensors of a ``.pt`` or ``.bin`` file by name, without running any code that it may hold.
+
+    A trainer's checkpoint is searched for its model. Raises LoopkitError naming the file where it is torn, holds Python
+    objects, or holds no tensors.
+    """
+    state = _named_tensors(_load(path))
+    if not state:
+        raise LoopkitError(f"{path} holds no state dict; save one with: torch.save(model.state_dict(), path)")
+    return {name: _readable(tensor, name, path) for name, tensor in state.items()}
+
+
+def _readable(tensor: Tensor, name: str, path: Any) -> np.ndarray:
+    try:
+        return to_numpy(tensor)
+    except (TypeError, RuntimeError):
+        raise LoopkitError(f"{path}: tensor {name} has type {tensor.dtype}, which is not supported; save it as float32") from None
+
+
+def _load(path: Any) -> Any:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
+    except FileNotFoundError:
+        raise LoopkitError(f"{path} does not exist") from None
+    except pickle.UnpicklingError as error:  # its text tells people to load the file unsafely
+        held = re.search(r"GLOBAL ([\w.]+)", str(error))
+        what = f"holds a Python object ({held[1]}), which might run code" if held else "is torn, or holds more than tensors"
+        raise LoopkitError(f"{path} {what}; save it again with: torch.save(model.state_dict(), path)") from error
+    except Exception as error:  # torn files end in errors of any kind
+        first = (str(error).strip() or type(error).__name__).splitlines()[0].split(". ")[0]
+        raise LoopkitError(f"{path} is not a whole torch checkpoint ({first}); copy or save it again") from error
+
+
+def _named_tensors(state: Any) -> dict[str, Tensor]:
+    """The tensors of a state dict, or of the one a trainer put inside its checkpoint; empty where there is none."""
+    if not isinstance(state, Mapping):
+        return {}
+    tensors = {str(name): value for name, value in state.items() if isinstance(value, Tensor)}
+    inside = (_named_tensors(state[key]) for key in NESTED if key in state and not isinstance(state[key], Tensor))
+    return next((found for found in inside if found), tensors)
 
 
 def _groups(arrays: Mapping[str, np.ndarray]) -> dict[str, list[str]]:

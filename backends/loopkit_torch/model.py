@@ -1,6 +1,8 @@
-"""The torch interpreter: one loop over a plan. Shapes: B batch, T length, D hidden, H query heads, G key-value heads, K head dim, V vocabulary."""
+"""The torch interpreter: one loop over a plan.
 
-from collections.abc import Iterator
+Shapes: B batch, T length, S keys, D hidden, H query heads, G key-value heads, K head dim, V vocabulary.
+"""
+
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -91,23 +93,27 @@ def visits(weights: Weights, spec: Spec, x_BTD: Tensor, plan: Plan, cache: Cache
     return x_BTD
 
 
-def traced(weights: Weights, spec: Spec, x_BTD: Tensor, run: Run) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """The same with interventions: for each visit the stream before it and what attention and MLP added, then the stream after all."""
+def traced(weights: Weights, spec: Spec, x_BTD: Tensor, run: Run) -> tuple[Tensor, dict[str, list[np.ndarray]]]:
+    """The same with the run's interventions: the stream after all visits, and resid, attn and mlp where the run captures."""
+    kept: dict[str, list[np.ndarray]] = {"resid": [], "attn": [], "mlp": []}
     rotary = rotary_tables(spec, 0, x_BTD.shape[1], x_BTD.device, x_BTD.dtype)
+
+    def keep(name: str, y_BTD: Tensor) -> Tensor:
+        if run.capture:
+            kept[name].append(y_BTD.float().cpu().numpy())
+        return y_BTD
+
     for visit, layer in enumerate(run.plan):
         w = layer_weights(weights, layer)
         if visit in run.overwrite:
             x_BTD = _like(run.overwrite[visit], x_BTD).expand_as(x_BTD)
-        attn_BTD = _gated(attention(x_BTD, w, spec, rotary, None, 0), run.gate.get((visit, "attention")))
-        mlp_BTD = _gated(mlp(x_BTD + attn_BTD, w, spec), run.gate.get((visit, "mlp")))
-        yield x_BTD, attn_BTD, mlp_BTD
-        x_BTD = x_BTD + attn_BTD + mlp_BTD
-    yield x_BTD, torch.zeros_like(x_BTD), torch.zeros_like(x_BTD)
+        keep("resid", x_BTD)
+        x_BTD = x_BTD + keep("attn", _gated(attention(x_BTD, w, spec, rotary, None, 0), run.gate.get((visit, "attention"))))
+        x_BTD = x_BTD + keep("mlp", _gated(mlp(x_BTD, w, spec), run.gate.get((visit, "mlp"))))
+    return keep("resid", x_BTD), kept
 
 
-def attention(
-    x_BTD: Tensor, w: Layer, spec: Spec, rotary: tuple[Tensor, Tensor], slot: tuple[Tensor, Tensor] | None, start: int
-) -> Tensor:
+def attention(x_BTD: Tensor, w: Layer, spec: Spec, rotary: tuple[Tensor, Tensor], slot: tuple[Tensor, Tensor] | None, start: int) -> Tensor:
     """What attention adds to the stream. New keys and values go into ``slot`` from position ``start`` on."""
     batch, length, _ = x_BTD.shape
     heads, groups = spec.num_attention_heads, spec.num_key_value_heads
@@ -147,7 +153,10 @@ def mlp(x_BTD: Tensor, w: Layer, spec: Spec) -> Tensor:
 
 def norm(x: Tensor, weight: Tensor, eps: float) -> Tensor:
     """RMSNorm over the last dimension."""
-    return F.rms_norm(x, weight.shape, weight, eps)
+    if x.device.type != "cpu" or x.dtype != torch.float32 or torch.is_grad_enabled():
+        return F.rms_norm(x, weight.shape, weight, eps)
+    length = torch.linalg.vector_norm(x, dim=-1, keepdim=True)  # fewer passes than the library's unfused norm
+    return x * torch.rsqrt(length.square_().div_(x.shape[-1]).add_(eps)) * weight
 
 
 def rotate(x_BTHK: Tensor, cos_TK: Tensor, sin_TK: Tensor) -> Tensor:

@@ -32,6 +32,7 @@ TOKENIZER_FILES = (
     "chat_template.jinja",
     "generation_config.json",
 )
+KEPT_KEYS = ("bos_token_id", "eos_token_id", "pad_token_id", "history")  # of config.json, beside what a Spec writes
 PORTABLE = ("modeling_looped.py", "mlx_looped.py")  # the files that run a looped checkpoint in transformers and mlx-lm
 
 
@@ -59,7 +60,7 @@ def open_folder(path: Path | str) -> Checkpoint:
     """Open a checkpoint folder. Raises LoopkitError naming the file, and the tensor where one is missing or misshapen."""
     path = Path(path)
     config = read_config(path)
-    spec = Spec.from_config(config)
+    spec = read_spec(config, path / "config.json")
     arrays = tensors.read_folder(path)
     quantized = "quantization" in config
     return Checkpoint(path, spec, config, check_arrays(spec, arrays, str(path), quantized))
@@ -79,6 +80,25 @@ def read_config(path: Path) -> dict[str, Any]:
     if not isinstance(config, dict):
         raise LoopkitError(f"{file} is not a JSON object")
     return config
+
+
+def read_spec(config: Mapping[str, Any], file: Path) -> Spec:
+    """The Spec of a config. Raises LoopkitError naming ``file`` where the model is not one this project runs."""
+    try:
+        return Spec.from_config(config)
+    except (TypeError, ValueError) as error:
+        raise LoopkitError(f"{file}: {error}") from error
+
+
+def kept_keys(config: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of config.json that outlive a conversion: token ids and growth history."""
+    return {key: config[key] for key in KEPT_KEYS if key in config}
+
+
+def common_dtype(arrays: Mapping[str, np.ndarray]) -> str:
+    """The type all arrays have; float32 where they differ or have another one."""
+    found = {array.dtype.name for array in arrays.values()}
+    return found.pop() if len(found) == 1 and found <= set(DTYPES) else "float32"
 
 
 def check_arrays(spec: Spec, arrays: Mapping[str, np.ndarray], where: str, quantized: bool = False) -> dict[str, np.ndarray]:
@@ -113,7 +133,7 @@ def write_folder(
 ) -> Path:
     """Write a checkpoint folder, whole or not at all.
 
-    ``dtype`` casts (float32, float16, bfloat16; None keeps what the arrays have). ``tokenizer`` is a folder whose tokenizer
+    ``dtype`` casts (float32, float16, bfloat16; None keeps the type the arrays have in common). ``tokenizer`` is a folder whose tokenizer
     and generation files are copied. ``config`` adds keys to config.json, such as token ids or the growth history. Looped
     layouts also get the two files that run them in transformers and mlx-lm.
     """
@@ -121,7 +141,7 @@ def write_folder(
     if dtype is not None and dtype not in DTYPES:
         raise UsageError(f"no dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
     arrays = check_arrays(spec, arrays, "the model to write")
-    stored = dtype or arrays["model.norm.weight"].dtype.name
+    stored = dtype or common_dtype(arrays)
     with new_folder(path, force) as folder:
         tensors.write_sharded(folder, arrays, DTYPES[stored])
         whole = {**(config or {}), **spec.to_config(stored)}

@@ -56,7 +56,7 @@ def read(path: Path) -> dict[str, np.ndarray]:
 
 def write(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     """One safetensors file; metadata says format pt, as transformers writes it."""
-    save_file({name: np.ascontiguousarray(array) for name, array in arrays.items()}, path, metadata={"format": "pt"})
+    save_file({name: np.asarray(array, order="C") for name, array in arrays.items()}, path, metadata={"format": "pt"})
     path.chmod(0o644)  # the library leaves it readable by its owner alone
 
 

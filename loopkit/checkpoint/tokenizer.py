@@ -21,9 +21,9 @@ class Tokenizer:
     chat_template: str | None
     special: dict[str, str]
 
-    def encode(self, text: str) -> list[int]:
-        """Token ids of a text; special tokens written in the text count as such."""
-        return list(self.core.encode(text).ids)
+    def encode(self, text: str, special: bool = True) -> list[int]:
+        """Token ids of a text; special tokens written in it count as such. ``special`` adds those the model starts with."""
+        return list(self.core.encode(text, add_special_tokens=special).ids)
 
     def decode(self, ids: list[int]) -> str:
         """The text of token ids, special tokens included."""
@@ -35,14 +35,17 @@ class Tokenizer:
         return lambda token: stream.step(self.core, token)
 
     def chat(self, message: str) -> str:
-        """A user's message in the model's chat format, ready for the answer. Raises LoopkitError without a template."""
+        """A user's message in the model's chat format, ready for the answer; encode it with ``special=False``.
+
+        Raises LoopkitError without a template.
+        """
         if self.chat_template is None:
             raise LoopkitError("this checkpoint has no chat template; give the prompt as plain text")
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
         environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
         template = environment.from_string(self.chat_template)
-        return template.render(messages=[{"role": "user", "content": message}], add_generation_prompt=True, **self.special)
+        return str(template.render(messages=[{"role": "user", "content": message}], add_generation_prompt=True, **self.special))
 
 
 def open_tokenizer(folder: Path) -> Tokenizer:

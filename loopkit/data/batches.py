@@ -1,0 +1,110 @@
+"""Batches as a pure function of (seed, step): no state to save, the same after any resume and on every backend."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+
+import numpy as np
+
+from loopkit.data.counter import Ints, key, permute, subkeys
+from loopkit.data.packing import Mask, Rows
+from loopkit.data.tokenizers import Ids
+from loopkit.errors import UsageError
+
+BLOCK = 4096  # rows in which every source has its exact share
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's rows, B of T tokens: int32 ``ids`` and the ``targets`` one further on.
+
+    ``loss_mask`` (bool, None: all count) says which targets count. ``documents`` (int32, None unless asked for) numbers the
+    document of each position within its row, from 0; a position attends to its own document only.
+    """
+
+    ids: Ids
+    targets: Ids
+    loss_mask: Mask | None = None
+    documents: Ids | None = None
+
+
+@dataclass(frozen=True)
+class Batches:
+    """Rows of several sources by share, B = ``rows`` a step and process."""
+
+    sources: tuple[Rows, ...]
+    shares: tuple[float, ...]
+    rows: int
+    seed: int
+    end_id: int
+    documents: bool = False
+
+    def at(self, step: int, rank: int = 0, world: int = 1) -> Batch:
+        """The batch of a step. With several processes each gets its own rows; together they make the batch of all rows."""
+        assert step >= 0 and 0 <= rank < world
+        first = (step * world + rank) * self.rows
+        return self.numbered(np.arange(first, first + self.rows))
+
+    def numbered(self, numbers: Ints) -> Batch:
+        """The rows of any numbers; ``at`` counts them through the run."""
+        source, within = self._assign(numbers)
+        ids, mask = self._gather(source, within)
+        inputs = np.ascontiguousarray(ids[:, :-1])
+        documents = _documents(inputs, self.end_id) if self.documents else None
+        return Batch(inputs, np.ascontiguousarray(ids[:, 1:]), None if mask is None else mask[:, 1:].copy(), documents)
+
+    @cached_property
+    def _counts(self) -> tuple[int, ...]:
+        return block_counts(self.shares)
+
+    def _assign(self, numbers: Ints) -> tuple[Ints, Ints]:
+        """Which source each row comes from, and which of that source's rows it is: each source goes through its own in order."""
+        blocks, positions = np.divmod(numbers, BLOCK)
+        source, within = np.empty_like(numbers), np.empty_like(numbers)
+        for block in np.unique(blocks):
+            here = blocks == block
+            sources, places = _block(self._counts, self.seed, int(block))
+            source[here] = sources[positions[here]]
+            within[here] = places[positions[here]] + block * np.array(self._counts)[source[here]]
+        return source, within
+
+    def _gather(self, source: Ints, within: Ints) -> tuple[Ids, Mask | None]:
+        """Ids ``[n, T + 1]`` and mask of rows from several sources."""
+        found = [(source == i, *self.sources[i].rows(within[source == i])) for i in np.unique(source)]
+        length = found[0][1].shape[1]
+        ids = np.empty((len(source), length), np.int32)
+        mask = None if all(some is None for _, _, some in found) else np.ones(ids.shape, np.bool_)
+        for where, rows, some in found:
+            ids[where] = rows
+            if mask is not None and some is not None:
+                mask[where] = some
+        return ids, mask
+
+
+@lru_cache(maxsize=16)
+def _block(counts: tuple[int, ...], seed: int, block: int) -> tuple[Ints, Ints]:
+    """The sources of a block's rows, in mixed order, and how many rows of the same source come before each: ``[BLOCK]``."""
+    order = permute(subkeys(key("mixture", seed), np.array([block])), BLOCK, np.arange(BLOCK))
+    sources = np.repeat(np.arange(len(counts)), counts)[order]
+    places = np.empty(BLOCK, np.int64)
+    for i, count in enumerate(counts):
+        places[sources == i] = np.arange(count)
+    return sources, places
+
+
+def block_counts(shares: Sequence[float]) -> tuple[int, ...]:
+    """Rows of each source in a block: the largest remainders are rounded up. Raises UsageError at a share below 1/4096."""
+    exact = np.array(shares) / sum(shares) * BLOCK
+    if exact.min() < 1:
+        raise UsageError(f"the smallest weight is {exact.min() / BLOCK:.1e} of the mixture; a source needs at least 1/{BLOCK}")
+    counts = np.floor(exact).astype(np.int64)
+    short = BLOCK - int(counts.sum())
+    counts[np.argsort(counts - exact, kind="stable")[:short]] += 1
+    return tuple(counts.tolist())
+
+
+def _documents(ids: Ids, end_id: int) -> Ids:
+    """Document numbers within each row: an end-of-text token begins the document after it."""
+    ends = np.cumsum(ids == end_id, axis=1)
+    numbers: Ids = (ends - ends[:, :1]).astype(np.int32)
+    return numbers

@@ -1,0 +1,62 @@
+"""Every test that asks for ``backend`` runs once for each backend that is chosen and installed."""
+
+import os
+
+os.environ.setdefault("MLX_ENABLE_TF32", "0")  # comparisons in full float32
+os.environ.setdefault("MLX_DISABLE_COMPILE", "1")  # on a CPU it calls a C++ compiler
+
+import pytest
+
+from loopkit import backend as backends
+from loopkit.backend import Backend
+
+if "mlx" in backends.available():
+    import loopkit_mlx  # noqa: F401  (finds a fast BLAS only if nothing else has loaded MLX yet)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One run a backend."""
+    if "backend" in metafunc.fixturenames:
+        metafunc.parametrize("backend", _chosen(metafunc.config), indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """The backend under test."""
+    return backends.load(request.param)
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest, backend: Backend) -> str:
+    """The device under test, the CPU by default."""
+    wanted = _device(request.config)
+    if wanted not in backend.devices():
+        pytest.skip(f"backend {backend.name} has no device {wanted} here")
+    return wanted
+
+
+@pytest.fixture(scope="session")
+def mlx(request: pytest.FixtureRequest) -> Backend:
+    """The MLX backend; skips where it is missing or not chosen."""
+    if "mlx" not in _chosen(request.config):
+        pytest.skip("needs the MLX backend")
+    return backends.load("mlx")
+
+
+@pytest.fixture(scope="session")
+def pair(request: pytest.FixtureRequest) -> list[tuple[Backend, str]]:
+    """Both backends, each on the device under test or else the CPU; skips where one is missing or not chosen."""
+    if len(_chosen(request.config)) < 2:
+        pytest.skip("needs both backends")
+    wanted = _device(request.config)
+    loaded = [backends.load(name) for name in _chosen(request.config)]
+    return [(backend, wanted if wanted in backend.devices() else "cpu") for backend in loaded]
+
+
+def _chosen(config: pytest.Config) -> list[str]:
+    wanted = config.getoption("--backend", default="all") or "all"
+    return [name for name in backends.available() if wanted in ("all", name)]
+
+
+def _device(config: pytest.Config) -> str:
+    return str(config.getoption("--device", default=None) or "cpu")

@@ -1,0 +1,178 @@
+"""The commands as a person types them."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+from loopkit.checkpoint.folder import open_folder, write_folder
+from loopkit.checkpoint.initial import initialize
+from loopkit.cli import main
+from loopkit.spec import preset
+
+
+class Result(NamedTuple):
+    code: int
+    out: str
+    err: str
+
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Type a command; get exit code, stdout and stderr."""
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def typed(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["loopkit", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return Result(int(ended.value.code or 0), *capsys.readouterr())
+
+    return typed
+
+
+@pytest.fixture(scope="module")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small random model with a byte-level tokenizer."""
+    folder = tmp_path_factory.mktemp("cli")
+    spec = preset("nano").with_layout("4")
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({symbol: i for i, symbol in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer, tokenizer.decoder = pre_tokenizers.ByteLevel(add_prefix_space=False), decoders.ByteLevel()
+    (folder / "source").mkdir()
+    tokenizer.save(str(folder / "source" / "tokenizer.json"))
+    return write_folder(folder / "tiny", spec, initialize(spec), tokenizer=folder / "source")
+
+
+def test_the_command_itself() -> None:
+    out = subprocess.run([Path(sys.executable).parent / "loopkit", "--version"], capture_output=True, text=True, check=True)
+    assert out.stdout.startswith("loopkit ")
+
+
+@pytest.mark.parametrize("command", ["convert", "inspect", "generate", "loop", "doctor"])
+def test_help_has_an_example(run: Run, command: str) -> None:
+    result = run(command, "--help")
+    assert result.code == 0
+    assert f"loopkit {command}" in result.out.split("Usage", 1)[1].split("\n", 1)[1]
+
+
+def test_no_command_is_misuse(run: Run) -> None:
+    assert run().code == 2
+    assert run("lop").code == 2
+
+
+def test_inspect(run: Run, tiny: Path) -> None:
+    shown = run("inspect", tiny, "--plan", "1:3x3")
+    assert shown.code == 0
+    assert "layers 1-2" in shown.out
+    assert "x3" in shown.out
+    facts = json.loads(run("inspect", tiny, "--plan", "1:3x3", "--json").out)
+    assert facts["plan"] == [0, 1, 2, 1, 2, 1, 2, 3]
+    assert (facts["visits"], facts["unique_layers"]) == (8, 4)
+    assert json.loads(run("inspect", "smollm-1.7b", "--layout", "4x6", "--json").out)["unique_layers"] == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (("inspect", "nowhere"), 2, "neither a checkpoint folder nor a preset"),
+        (("inspect", "nano", "--plan", "6:10x2"), 2, "range 6:10 is outside this plan of 8 visits"),
+        (("inspect", "nano", "--layout", "4-x"), 2, "bad part 'x'"),
+        (("generate", "nowhere", "--prompt", "a"), 1, "nowhere does not exist; make a checkpoint with"),
+        (("generate", "{tiny}", "--prompt", ""), 2, "the text is empty"),
+        (("generate", "{tiny}", "--prompt", "a", "--plan", "2:9x2"), 2, "range 2:9 is outside"),
+        (("generate", "{tiny}", "--prompt", "a", "--backend", "jax"), 2, "backends are auto, mlx, torch"),
+        (("generate", "{tiny}", "--prompt", "a", "--backend", "torch", "--device", "tpu"), 2, "has no device 'tpu' here"),
+        (("generate", "{tiny}", "--prompt", "a", "--temperature", "-1"), 2, "temperature must be 0 or more"),
+        (("generate", "{tiny}", "--prompt", "a", "--chat"), 1, "no chat template"),
+        (("generate", "{tiny}", "--prompt", "a", "--dtype", "int3"), 2, "no dtype 'int3'"),
+        (("loop", "{tiny}", "--repeat", "1:2x2"), 2, "give either --prompt"),
+        (("loop", "{tiny}", "--repeat", "1:2", "--prompt", "a"), 2, "bad part '1:2'"),
+        (("loop", "{tiny}", "--repeat", "1:2x2", "--text", "nowhere.txt"), 1, "cannot read nowhere.txt"),
+        (("convert", "nowhere", "dst"), 2, "nowhere does not exist"),
+        (("convert", "{tiny}", "{tiny}"), 2, "exists already; choose another name, or --force"),
+        (("convert", "{tiny}", "dst", "--plan", "1:2x2"), 2, "exactly one of --unroll"),
+        (("convert", "{tiny}", "dst", "--plan", "1:9x2", "--tie"), 2, "range 1:9 is outside"),
+        (("convert", "{tiny}", "dst", "--quantize", "3"), 2, "choose 4 or 8"),
+        (("doctor", "nowhere"), 1, "nowhere does not exist"),
+    ],
+)
+def test_mistakes_are_one_line(
+    run: Run, tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], code: int, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = run(*(argument.format(tiny=tiny) for argument in arguments))
+    assert (result.code, result.out) == (code, "")
+    assert said in result.err
+    assert result.err.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_generate_streams_the_same_text_on_both_backends(run: Run, tiny: Path) -> None:
+    texts = []
+    for backend in ("torch", "mlx"):
+        arguments = ("generate", tiny, "--prompt", "abc", "--max-tokens", 12, "--temperature", 1, "--seed", 3, "--backend", backend)
+        plain, as_json = run(*arguments), json.loads(run(*arguments, "--json").out)
+        assert plain.out == as_json["text"] + "\n"
+        texts.append(plain.out)
+    assert texts[0] == texts[1]
+
+
+def test_loop_compares(run: Run, tiny: Path, tmp_path: Path) -> None:
+    text = tmp_path / "text.txt"
+    text.write_text("the same words", encoding="utf-8")
+    arguments = ("loop", tiny, "--repeat", "1:3x2", "--text", text, "--max-tokens", 4)
+    shown, result = run(*arguments), json.loads(run(*arguments, "--json").out)
+    assert shown.code == 0
+    assert "KL(base || looped)" in shown.out
+    assert result["looped_plan"] == "1:3x2"
+    assert result["kl"] > 0
+    assert result["nll_base"] != result["nll_looped"]
+    assert set(result["continuations"]) == {"base", "looped"}
+    same = json.loads(run("loop", tiny, "--repeat", "1:3x1", "--text", text, "--max-tokens", 4, "--json").out)
+    assert same["kl"] == 0
+    assert same["nll_base"] == same["nll_looped"] == result["nll_base"]
+    assert same["continuations"]["looped"] == same["continuations"]["base"]
+
+
+def test_convert_unrolls_and_ties(run: Run, tiny: Path, tmp_path: Path) -> None:
+    for how, layout in (("--unroll", "6"), ("--tie", "1-2x2-1")):
+        target = tmp_path / how.strip("-")
+        assert json.loads(run("convert", tiny, target, "--plan", "1:3x2", how, "--json").out)["layout"] == layout
+        assert open_folder(target).spec.layout == layout
+        assert run("generate", target, "--prompt", "a", "--max-tokens", 2).code == 0
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["tie", "unroll"]
+
+
+def test_convert_quantizes_for_mlx(run: Run, tiny: Path, tmp_path: Path) -> None:
+    assert run("convert", tiny, tmp_path / "q", "--quantize", 8).code == 0
+    assert run("generate", tmp_path / "q", "--prompt", "a", "--max-tokens", 2, "--backend", "mlx").code == 0
+    refused = run("generate", tmp_path / "q", "--prompt", "a", "--backend", "torch")
+    assert refused.code == 1
+    assert "--backend mlx" in refused.err
+
+
+def test_doctor_compares_both_backends(run: Run, tiny: Path) -> None:
+    report = json.loads(run("doctor", tiny, "--plan", "1:3x2", "--json").out)
+    assert set(report["backends"]) == {"mlx", "torch"}
+    assert report["parity"]["agree"]
+    assert report["parity"]["plan"] == "1:3x2"
+    assert "backends agree" in run("doctor").out
+
+
+def test_the_tour_on_the_real_model(run: Run, smollm: Path) -> None:
+    answer = run("generate", smollm, "--chat", "--prompt", "What is 2+2?", "--max-tokens", 20)
+    assert "4" in answer.out
+    result = json.loads(run("loop", smollm, "--repeat", "8:12x2", "--prompt", "The capital of France is", "--max-tokens", 5, "--json").out)
+    assert result["candidates"][0]["text"] == " Paris"
+    assert result["candidates"][0]["base"] > 0.5
+    assert np.isfinite([result["kl"], result["nll_looped"]]).all()
