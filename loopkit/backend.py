@@ -14,13 +14,30 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from loopkit.errors import LoopkitError, UsageError
+from loopkit.optimizer import AdamW
 from loopkit.plan import Plan
-from loopkit.run import Run
+from loopkit.run import Batch, Run
 from loopkit.sampling import Sampling
 from loopkit.spec import Spec
 
 PACKAGES: Mapping[str, str] = MappingProxyType({"mlx": "loopkit_mlx", "torch": "loopkit_torch"})
 Weights = dict[str, Any]
+
+
+class Learner(Protocol):
+    """Weights and both AdamW moments on a device, float32 whatever the dtype of the compute, and the step that changes them."""
+
+    def step(self, batch: Batch, plan: Plan, rate: float, detach_at: int | None = None) -> tuple[float, float]:
+        """One update: the mean loss before it (nats a counted target) and the gradient's norm before clipping.
+
+        Gradients stop before visit ``detach_at``. With several processes both are of all their batches together.
+        """
+
+    def evaluate(self, batch: Batch, plan: Plan) -> tuple[float, int]:
+        """Summed loss in nats, and how many targets count."""
+
+    def state(self) -> dict[str, dict[str, np.ndarray]]:
+        """Copies of ``weights``, ``first`` and ``second`` moments, float32, each by parameter name."""
 
 
 class Backend(Protocol):
@@ -48,6 +65,32 @@ class Backend(Protocol):
 
     def stream(self, weights: Weights, spec: Spec, prompt: list[int], plan: Plan, limit: int, sampling: Sampling) -> Iterator[int]:
         """Up to ``limit`` new token ids after ``prompt``, with one key-value slot a visit."""
+
+    def learner(
+        self,
+        spec: Spec,
+        state: Mapping[str, Mapping[str, np.ndarray]],
+        updates: int,
+        optimizer: AdamW,
+        *,
+        device: str,
+        dtype: str,
+        micro_batches: int,
+        checkpointing: bool,
+        compiled: bool,
+        norm_scaling: bool,
+    ) -> Learner:
+        """A learner that goes on from ``state`` after ``updates`` updates.
+
+        ``dtype`` is that of the compute; ``micro_batches`` parts of a batch go through one after the other; ``checkpointing``
+        recomputes visits in the backward pass; ``norm_scaling`` is LayerNorm scaling.
+        """
+
+    def processes(self) -> tuple[int, int]:
+        """This process's rank and how many train together, as torchrun or mlx.launch started them; joins them on the first call."""
+
+    def barrier(self) -> None:
+        """Wait until every process is here."""
 
     def matmul_rate(self, device: str) -> float:
         """Measured float32 matrix-product rate of the device, GFLOP/s."""

@@ -39,3 +39,17 @@ class Trace:
     resid: np.ndarray
     attn: np.ndarray
     mlp: np.ndarray
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One step's rows, B of T tokens: int32 ``ids`` and the ``targets`` one further on.
+
+    ``loss_mask`` (bool, None: all count) says which targets count. ``documents`` (int32, None unless asked for) numbers the
+    document of each position within its row, from 0; a position attends to its own document only.
+    """
+
+    ids: np.ndarray
+    targets: np.ndarray
+    loss_mask: np.ndarray | None = None
+    documents: np.ndarray | None = None

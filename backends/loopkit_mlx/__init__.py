@@ -26,35 +26,27 @@ _CHUNK_ROWS = 256  # positions whose logits are held at a time
 
 def forward(weights: Weights, spec: Spec, ids: np.ndarray, run: Run) -> tuple[np.ndarray, dict[str, np.ndarray]]:
     """See loopkit.backend.Backend.forward."""
-    tokens = mx.array(ids)
-    if not run.capture:
-        return to_numpy(model.unembed(weights, spec, _last(weights, spec, tokens, run))), {}
-    resid, attn, mlp = [], [], []
-    for before_BTD, attn_BTD, mlp_BTD in model.traced(weights, spec, model.embed(weights, spec, tokens), run):
-        resid.append(to_numpy(before_BTD.astype(mx.float32)))
-        attn.append(to_numpy(attn_BTD.astype(mx.float32)))
-        mlp.append(to_numpy(mlp_BTD.astype(mx.float32)))
-    logits = to_numpy(model.unembed(weights, spec, before_BTD))
-    return logits, {"resid": np.stack(resid), "attn": np.stack(attn[:-1]), "mlp": np.stack(mlp[:-1])}
+    x_BTD, kept = _run(weights, spec, mx.array(ids), run)
+    return to_numpy(model.unembed(weights, spec, x_BTD)), kept
 
 
 def nll(weights: Weights, spec: Spec, ids: np.ndarray, run: Run) -> np.ndarray:
     """See loopkit.backend.Backend.nll."""
     tokens = mx.array(ids)
-    rows = _last(weights, spec, tokens, run)[:, :-1].flatten(0, 1)
-    targets = tokens[:, 1:].flatten()
+    x_BTD, _ = _run(weights, spec, tokens, run)
+    rows, targets = x_BTD[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()
     chunks = [slice(start, start + _CHUNK_ROWS) for start in range(0, len(rows), _CHUNK_ROWS)]
     losses = [to_numpy(_losses(model.unembed(weights, spec, rows[chunk]), targets[chunk])) for chunk in chunks]
     return np.concatenate(losses).reshape(len(ids), -1)
 
 
-def _last(weights: Weights, spec: Spec, ids_BT: mx.array, run: Run) -> mx.array:
-    """The stream after the last visit, ``[B, T, D]``."""
+def _run(weights: Weights, spec: Spec, ids_BT: mx.array, run: Run) -> tuple[mx.array, dict[str, np.ndarray]]:
+    """The stream after all visits and what was captured on the way; without interventions by the short way."""
     x_BTD = model.embed(weights, spec, ids_BT)
-    if not (run.gate or run.overwrite):
-        return model.visits(weights, spec, x_BTD, run.plan)
-    *_, (last_BTD, _, _) = model.traced(weights, spec, x_BTD, run)
-    return last_BTD
+    if not (run.capture or run.gate or run.overwrite):
+        return model.visits(weights, spec, x_BTD, run.plan), {}
+    x_BTD, kept = model.traced(weights, spec, x_BTD, run)
+    return x_BTD, {name: np.stack(parts) for name, parts in kept.items() if parts}
 
 
 def _losses(logits_NV: mx.array, targets_N: mx.array) -> mx.array:

@@ -11,6 +11,7 @@ from loopkit.errors import LoopkitError, UsageError
 Weights = dict[str, mx.array]
 DTYPES = {"float32": mx.float32, "float16": mx.float16, "bfloat16": mx.bfloat16}
 FLOATS = (*DTYPES.values(), mx.float64)
+_MANY = 2**18  # numbers in a matrix from which a second core pays
 
 
 def devices() -> list[str]:
@@ -69,9 +70,9 @@ def to_numpy(array: mx.array) -> np.ndarray:
 
 
 def _by_columns(value: mx.array) -> mx.array:
-    """The same matrix laid out by columns where it is tall and float32: then a BLAS uses all cores to multiply it by one row."""
+    """The same matrix laid out by columns where it is tall, large and float32: then a BLAS uses all cores to multiply it by one row."""
     tall = value.ndim == 2 and value.dtype == mx.float32 and value.shape[0] >= value.shape[1]
-    return mx.contiguous(value.T).T if tall else value
+    return mx.contiguous(value.T).T if tall and value.size >= _MANY else value
 
 
 def _check_packing(arrays: Mapping[str, np.ndarray]) -> None:

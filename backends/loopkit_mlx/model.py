@@ -3,7 +3,7 @@
 Shapes: B batch, T length, S length with what the cache holds, D hidden, H query heads, G key-value heads, K head dim, V vocabulary.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Protocol
 
@@ -13,7 +13,7 @@ import numpy as np
 from loopkit.plan import Plan
 from loopkit.run import Run
 from loopkit.spec import Spec
-from loopkit_mlx.memory import Weights
+from loopkit_mlx.memory import Weights, to_numpy
 
 
 class Slot(Protocol):
@@ -49,16 +49,22 @@ def visits(weights: Weights, spec: Spec, x_BTD: mx.array, plan: Plan, slots: Seq
     return x_BTD
 
 
-def traced(weights: Weights, spec: Spec, x_BTD: mx.array, run: Run) -> Iterator[tuple[mx.array, mx.array, mx.array]]:
-    """The same with interventions: for each visit the stream before it and what attention and MLP added, then the stream after all."""
+def traced(weights: Weights, spec: Spec, x_BTD: mx.array, run: Run) -> tuple[mx.array, dict[str, list[np.ndarray]]]:
+    """The same with the run's interventions: the stream after all visits, and resid, attn and mlp where the run captures."""
+    kept: dict[str, list[np.ndarray]] = {"resid": [], "attn": [], "mlp": []}
+
+    def keep(name: str, y_BTD: mx.array) -> mx.array:
+        if run.capture:
+            kept[name].append(to_numpy(y_BTD.astype(mx.float32)))
+        return y_BTD
+
     for visit, layer in enumerate(run.plan):
         if visit in run.overwrite:
             x_BTD = mx.broadcast_to(_like(run.overwrite[visit], x_BTD), x_BTD.shape)
-        attn_BTD = _gated(attention(weights, spec, layer, x_BTD), run.gate.get((visit, "attention")))
-        mlp_BTD = _gated(mlp(weights, spec, layer, x_BTD + attn_BTD), run.gate.get((visit, "mlp")))
-        yield x_BTD, attn_BTD, mlp_BTD
-        x_BTD = x_BTD + attn_BTD + mlp_BTD
-    yield x_BTD, mx.zeros_like(x_BTD), mx.zeros_like(x_BTD)
+        keep("resid", x_BTD)
+        x_BTD = x_BTD + keep("attn", _gated(attention(weights, spec, layer, x_BTD), run.gate.get((visit, "attention"))))
+        x_BTD = x_BTD + keep("mlp", _gated(mlp(weights, spec, layer, x_BTD), run.gate.get((visit, "mlp"))))
+    return keep("resid", x_BTD), kept
 
 
 def attention(weights: Weights, spec: Spec, layer: int, x_BTD: mx.array, slot: Slot | None = None) -> mx.array:

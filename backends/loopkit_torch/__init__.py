@@ -16,11 +16,28 @@ from loopkit.run import Run
 from loopkit.sampling import Sampling
 from loopkit.spec import Spec
 from loopkit_torch import model
+from loopkit_torch.learn import Learner, barrier, processes
 from loopkit_torch.memory import Weights, default_dtype, devices, get, put, read_state_dict
 
-__all__ = ["default_dtype", "devices", "forward", "get", "matmul_rate", "name", "nll", "put", "read_state_dict", "stream", "versions"]
+__all__ = [
+    "barrier",
+    "default_dtype",
+    "devices",
+    "forward",
+    "get",
+    "learner",
+    "matmul_rate",
+    "name",
+    "nll",
+    "processes",
+    "put",
+    "read_state_dict",
+    "stream",
+    "versions",
+]
 
 name = "torch"
+learner = Learner
 _CHUNK_ROWS = 256  # positions whose logits are held at a time
 
 

@@ -108,13 +108,24 @@ def traced(weights: Weights, spec: Spec, x_BTD: Tensor, run: Run) -> tuple[Tenso
         if visit in run.overwrite:
             x_BTD = _like(run.overwrite[visit], x_BTD).expand_as(x_BTD)
         keep("resid", x_BTD)
-        x_BTD = x_BTD + keep("attn", _gated(attention(x_BTD, w, spec, rotary, None, 0), run.gate.get((visit, "attention"))))
+        x_BTD = x_BTD + keep("attn", _gated(attention(x_BTD, w, spec, rotary), run.gate.get((visit, "attention"))))
         x_BTD = x_BTD + keep("mlp", _gated(mlp(x_BTD, w, spec), run.gate.get((visit, "mlp"))))
     return keep("resid", x_BTD), kept
 
 
-def attention(x_BTD: Tensor, w: Layer, spec: Spec, rotary: tuple[Tensor, Tensor], slot: tuple[Tensor, Tensor] | None, start: int) -> Tensor:
-    """What attention adds to the stream. New keys and values go into ``slot`` from position ``start`` on."""
+def attention(
+    x_BTD: Tensor,
+    w: Layer,
+    spec: Spec,
+    rotary: tuple[Tensor, Tensor],
+    slot: tuple[Tensor, Tensor] | None = None,
+    start: int = 0,
+    mask: Tensor | None = None,
+) -> Tensor:
+    """What attention adds to the stream. New keys and values go into ``slot`` from position ``start`` on.
+
+    ``mask``, bool ``[B, 1, T, S]``, says which keys a position sees; without it all up to its own.
+    """
     batch, length, _ = x_BTD.shape
     heads, groups = spec.num_attention_heads, spec.num_key_value_heads
     qkv = linear(norm(x_BTD, w.attention_norm, spec.rms_norm_eps), w.qkv, w.qkv_bias)
@@ -131,15 +142,14 @@ def attention(x_BTD: Tensor, w: Layer, spec: Spec, rotary: tuple[Tensor, Tensor]
         keys[:, :, start : start + length] = k_BGTK
         values[:, :, start : start + length] = v_BGTK
         k_BGTK, v_BGTK = keys[:, :, : start + length], values[:, :, : start + length]
-    out = attend(q_BHTK, k_BGTK, v_BGTK)
+    out = attend(q_BHTK, k_BGTK, v_BGTK, mask)
     return linear(out.transpose(1, 2).reshape(batch, length, -1), w.output, w.output_bias)
 
 
-def attend(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor) -> Tensor:
-    """Causal attention of the last T of S positions."""
+def attend(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Attention of the last T of S positions, causal unless ``mask`` says what is seen."""
     length, total = q_BHTK.shape[2], k_BGSK.shape[2]
-    mask = None
-    if 1 < length < total:
+    if mask is None and 1 < length < total:
         mask = torch.ones(length, total, dtype=torch.bool, device=q_BHTK.device).tril(total - length)
     causal = length > 1 and mask is None
     return F.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, mask, is_causal=causal, enable_gqa=True)

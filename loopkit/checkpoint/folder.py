@@ -138,19 +138,32 @@ def write_folder(
     layouts also get the two files that run them in transformers and mlx-lm.
     """
     path = Path(path)
+    with new_folder(path, force) as folder:
+        fill_folder(folder, spec, arrays, dtype=dtype, tokenizer=tokenizer, config=config)
+    return path
+
+
+def fill_folder(
+    folder: Path,
+    spec: Spec,
+    arrays: Mapping[str, np.ndarray],
+    *,
+    dtype: str | None = None,
+    tokenizer: Path | None = None,
+    config: Mapping[str, Any] | None = None,
+) -> None:
+    """The files of ``write_folder`` put into a folder that the caller makes whole."""
     if dtype is not None and dtype not in DTYPES:
         raise UsageError(f"no dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
     arrays = check_arrays(spec, arrays, "the model to write")
     stored = dtype or common_dtype(arrays)
-    with new_folder(path, force) as folder:
-        tensors.write_sharded(folder, arrays, DTYPES[stored])
-        whole = {**(config or {}), **spec.to_config(stored)}
-        (folder / "config.json").write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
-        if tokenizer is not None:
-            copy_tokenizer(tokenizer, folder)
-        if spec.looped:
-            copy_portable(folder)
-    return path
+    tensors.write_sharded(folder, arrays, DTYPES[stored])
+    whole = {**(config or {}), **spec.to_config(stored)}
+    (folder / "config.json").write_text(json.dumps(whole, indent=2) + "\n", encoding="utf-8")
+    if tokenizer is not None:
+        copy_tokenizer(tokenizer, folder)
+    if spec.looped:
+        copy_portable(folder)
 
 
 def copy_tokenizer(source: Path, folder: Path) -> None:

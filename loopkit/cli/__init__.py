@@ -4,12 +4,12 @@ import sys
 
 import typer
 
-from loopkit.cli import convert, doctor, generate, inspect, loop
+from loopkit.cli import convert, doctor, generate, inspect, loop, train
 from loopkit.errors import LoopkitError
 
 app = typer.Typer(
     name="loopkit",
-    help="Looped and depth-grown transformers: convert, loop and look inside.",
+    help="Looped and depth-grown transformers: train, convert, loop and look inside.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
@@ -18,6 +18,7 @@ app.command("convert")(convert.convert)
 app.command("inspect")(inspect.inspect)
 app.command("generate")(generate.generate)
 app.command("loop")(loop.loop)
+app.command("train")(train.train)
 app.command("doctor")(doctor.doctor)
 
 

@@ -10,22 +10,9 @@ from loopkit.data.counter import Ints, key, permute, subkeys
 from loopkit.data.packing import Mask, Rows
 from loopkit.data.tokenizers import Ids
 from loopkit.errors import UsageError
+from loopkit.run import Batch as Batch
 
 BLOCK = 4096  # rows in which every source has its exact share
-
-
-@dataclass(frozen=True)
-class Batch:
-    """One step's rows, B of T tokens: int32 ``ids`` and the ``targets`` one further on.
-
-    ``loss_mask`` (bool, None: all count) says which targets count. ``documents`` (int32, None unless asked for) numbers the
-    document of each position within its row, from 0; a position attends to its own document only.
-    """
-
-    ids: Ids
-    targets: Ids
-    loss_mask: Mask | None = None
-    documents: Ids | None = None
 
 
 @dataclass(frozen=True)

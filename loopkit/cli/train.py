@@ -1,0 +1,182 @@
+"""loopkit train"""
+
+import signal
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from loopkit.cli import options
+from loopkit.errors import LoopkitError, UsageError
+
+if TYPE_CHECKING:
+    from loopkit.training.folder import RunFolder
+    from loopkit.training.loop import Hardware
+    from loopkit.training.recipe import Recipe
+
+
+def train(
+    config: Annotated[Path | None, typer.Argument(metavar="[CONFIG.toml]", help="A recipe; options change what it says.")] = None,
+    out: Annotated[Path | None, typer.Option(help="The run folder to write.", show_default=False)] = None,
+    preset: Annotated[str | None, typer.Option(help="nano, micro, mini, smollm-135m, ...", show_default=False)] = None,
+    layout: Annotated[str | None, typer.Option(help="24, 4x6 or 4-4x4-4.", show_default=False)] = None,
+    grow: Annotated[
+        str | None, typer.Option(help="lidas, midas, stack, between, gstack, solar, or a map layers:0,1,0,1.", show_default=False)
+    ] = None,
+    block: Annotated[int | None, typer.Option(help="Layers that a growth step adds.", show_default=False)] = None,
+    grow_steps: Annotated[
+        int | None, typer.Option(help="Steps over which the model grows; all ahead of the cooldown by default.", show_default=False)
+    ] = None,
+    data: Annotated[str | None, typer.Option(help='A mixture: "0.7*stdlib + 0.3*primitives:copy-words".', show_default=False)] = None,
+    tokenizer: Annotated[str | None, typer.Option(help="byte, word, bpe:4096 or a checkpoint folder.", show_default=False)] = None,
+    steps: Annotated[int | None, typer.Option(help="Updates.", show_default=False)] = None,
+    cooldown_plan: Annotated[
+        str | None, typer.Option(help="Run this plan in the cooldown, e.g. 8:12x2: retrofitted recurrence.", show_default=False)
+    ] = None,
+    init_from: Annotated[str | None, typer.Option(help="A checkpoint to start from.", show_default=False)] = None,
+    untie: Annotated[bool, typer.Option("--untie", help="Give every visit of a looped --init-from a layer of its own.")] = False,
+    match_flops: Annotated[
+        Path | None, typer.Option(metavar="RUN", help="Take the steps that spend the training FLOPs of this run.", show_default=False)
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="0,1,2: a run for each, in folders OUT/seed_N.", show_default=False)] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Anything else in the recipe.", show_default=False)
+    ] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with the run in OUT from its last whole checkpoint.")] = False,
+    backend: options.Backend = "auto",
+    device: options.Device = None,
+    dtype: options.Dtype = None,
+    compiled: Annotated[
+        bool | None, typer.Option("--compile/--no-compile", help="Compile the layers; on CUDA by default.", show_default=False)
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print every event as a line of JSON.")] = False,
+) -> None:
+    """Train a standard, looped or growing model.
+
+    Examples:
+
+    - loopkit train --preset nano --data primitives:copy-words-32 --tokenizer word --steps 500 --out runs/base
+    - loopkit train recipe.toml --grow lidas --block 4 --out runs/lidas
+    - loopkit train --out runs/lidas --resume --backend mlx
+    """
+    from loopkit.training.folder import RunFolder
+
+    if out is None:
+        raise UsageError("say where the run goes: --out runs/NAME")
+    given = {
+        "model.preset": preset,
+        "model.layout": layout,
+        "model.init_from": init_from,
+        "model.untie": "true" if untie else None,
+        "growth.operator": grow,
+        "growth.block": block,
+        "growth.steps": grow_steps,
+        "data.mix": data,
+        "data.tokenizer": tokenizer,
+        "schedule.steps": steps,
+        "cooldown.plan": cooldown_plan,
+    }
+    overrides = [f"{name}={value}" for name, value in given.items() if value is not None] + (settings or [])
+    hardware = _hardware(backend, device, dtype, compiled)
+    if resume:
+        if config or overrides or match_flops:
+            raise UsageError("--resume goes on with the run as it was; leave out the recipe and its options")
+        for folder in _resumable(out, seeds):
+            _train(folder, None, hardware, as_json)
+        return
+    recipe = _recipe(config, overrides, match_flops)
+    for path, seeded in _group(out, seeds, recipe):
+        _train(RunFolder(path), seeded, hardware, as_json)
+
+
+def _recipe(config: Path | None, overrides: list[str], other: Path | None) -> "Recipe":
+    import tempfile
+
+    from loopkit.training.recipe import Recipe, override, read_recipe
+    from loopkit.training.start import matched
+
+    recipe = override(read_recipe(config) if config else Recipe(), overrides)
+    if other is None:
+        return recipe
+    with tempfile.TemporaryDirectory() as scratch:
+        return matched(recipe, other, Path(scratch) / "tokenizer")
+
+
+def _group(out: Path, seeds: str | None, recipe: "Recipe") -> Iterator[tuple[Path, "Recipe"]]:
+    if seeds is None:
+        yield out, recipe
+        return
+    for seed in _seeds(seeds):
+        yield out / f"seed_{seed}", replace(recipe, train=replace(recipe.train, seed=seed))
+
+
+def _resumable(out: Path, seeds: str | None) -> list["RunFolder"]:
+    from loopkit.training.folder import RunFolder
+
+    return [RunFolder(out)] if seeds is None else [RunFolder(out / f"seed_{seed}") for seed in _seeds(seeds)]
+
+
+def _seeds(text: str) -> list[int]:
+    try:
+        return [int(part) for part in text.split(",")]
+    except ValueError:
+        raise UsageError(f"bad seeds {text!r}; example: 0,1,2") from None
+
+
+def _hardware(name: str, device: str | None, dtype: str | None, compiled: bool | None) -> "Hardware":
+    from loopkit import backend as backends
+    from loopkit.checkpoint.folder import DTYPES
+    from loopkit.training.loop import Hardware
+
+    backend = backends.load(name)
+    chosen = backends.choose_device(backend, device)
+    if dtype is not None and dtype not in DTYPES:
+        raise UsageError(f"no dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
+    rank, world = backend.processes()
+    return Hardware(
+        backend, chosen, dtype or backend.default_dtype(chosen), chosen == "cuda" if compiled is None else compiled, rank, world
+    )
+
+
+def _train(folder: "RunFolder", recipe: "Recipe | None", hardware: "Hardware", as_json: bool) -> None:
+    from loopkit.cli.progress import watch
+    from loopkit.training.start import begin, resume, train
+
+    quiet = as_json or hardware.rank > 0
+    with options.status("reading data", quiet=quiet):
+        ready = resume(folder, hardware) if recipe is None else begin(recipe, folder, hardware)
+    with _interruptible() as stop:
+        try:
+            for event in watch(train(ready, folder, hardware, stop), ready, quiet):
+                if as_json and hardware.rank == 0:
+                    import json
+
+                    typer.echo(json.dumps({"event": type(event).__name__.lower(), **asdict(event)}))
+        except OSError as error:
+            raise LoopkitError(
+                f"the run stopped: {error}; free what it needs and go on with: loopkit train --out {folder.path} --resume"
+            ) from error
+    if stop():
+        typer.echo(f"stopped; go on with: loopkit train --out {folder.path} --resume", err=True)
+        raise typer.Exit(130)
+    if not quiet:
+        typer.echo(f"{folder.path}: done, {folder.newest()}")
+
+
+class _interruptible:  # noqa: N801  (reads as a with-statement's verb)
+    """Ctrl-C asks the loop to save and stop after the current step; a second one stops at once."""
+
+    def __enter__(self) -> Callable[[], bool]:
+        self.asked = False
+        self.before = signal.signal(signal.SIGINT, self._ask)
+        return lambda: self.asked
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self.before)
+
+    def _ask(self, *_: object) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
