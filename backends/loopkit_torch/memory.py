@@ -61,10 +61,14 @@ def get(weights: Weights, names: list[str]) -> dict[str, np.ndarray]:
 
 
 def to_tensor(array: np.ndarray) -> Tensor:
-    """A tensor with the array's values and type; copies, since mapped files are read-only."""
+    """A tensor with the array's values and type, in memory of torch's own.
+
+    numpy's may start at any multiple of 16 bytes, and matrix products round by how their operands are aligned: a resumed run
+    would differ in the last bit.
+    """
     if array.dtype == ml_dtypes.bfloat16:
-        return torch.from_numpy(array.view(np.uint16).copy()).view(torch.bfloat16)
-    return torch.from_numpy(array.copy())
+        return torch.tensor(np.asarray(array.view(np.uint16))).view(torch.bfloat16)
+    return torch.tensor(np.asarray(array))
 
 
 def to_numpy(tensor: Tensor) -> np.ndarray:

@@ -111,7 +111,7 @@ class Hub:
 
     def __str__(self) -> str:
         parts = (("", self.name), (":", self.config), ("@", self.split), ("#", self.column))
-        return "hf:" + "".join(mark + quote(part, "/._- ") for mark, part in parts if part)
+        return "hf:" + "".join(mark + quote(part, "/._-") for mark, part in parts if part)
 
     def check(self) -> None:
         """Reads the first document. Raises LoopkitError where the dataset cannot be had, UsageError at a missing column."""

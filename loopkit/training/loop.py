@@ -111,9 +111,11 @@ def run(
 
 
 def _learner(job: Job, hardware: Hardware, state: State, position: Position) -> Learner:
+    spec = _spec(job, position)
+    ordered = {part: {name: arrays[name] for name in spec.shapes()} for part, arrays in state.items()}  # sums round by their order
     return hardware.backend.learner(
-        _spec(job, position),
-        state,
+        spec,
+        ordered,
         position.step,
         job.recipe.optimizer,
         device=hardware.device,

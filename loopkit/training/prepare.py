@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from loopkit import cost
+from loopkit.checkpoint.atomic import new_folder
 from loopkit.checkpoint.folder import open_folder
 from loopkit.checkpoint.initial import initialize
 from loopkit.data.batches import Batches
@@ -152,8 +153,8 @@ def _codec(recipe: Recipe, mixture: Mixture, folder: Path) -> Codec:
         return make_codec(str(folder), mixture)
     given = recipe.data.tokenizer
     codec = make_codec(recipe.model.init_from if recipe.model.init_from and given == "byte" else given, mixture)
-    folder.mkdir(parents=True, exist_ok=True)
-    codec.save(folder)
+    with new_folder(folder) as part:
+        codec.save(part)
     return codec
 
 

@@ -29,8 +29,8 @@ def _create(recipe: Recipe, folder: RunFolder) -> Job:
     """The job, and its folder unless anything is wrong with it."""
     folder.refuse_existing()
     try:
+        folder.create(recipe)  # first, so that a run killed while its data is read can be resumed
         job = prepare(recipe, folder.tokenizer)
-        folder.create(recipe)
     except BaseException:
         shutil.rmtree(folder.path, ignore_errors=True)
         raise
