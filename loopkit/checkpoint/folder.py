@@ -57,13 +57,22 @@ class Checkpoint:
 
 
 def open_folder(path: Path | str) -> Checkpoint:
-    """Open a checkpoint folder. Raises LoopkitError naming the file, and the tensor where one is missing or misshapen."""
-    path = Path(path)
+    """Open a checkpoint folder, or a run's newest one.
+
+    Raises LoopkitError naming the file, and the tensor where one is missing or misshapen.
+    """
+    path = newest(Path(path))
     config = read_config(path)
     spec = read_spec(config, path / "config.json")
     arrays = tensors.read_folder(path)
     quantized = "quantization" in config
     return Checkpoint(path, spec, config, check_arrays(spec, arrays, str(path), quantized))
+
+
+def newest(path: Path) -> Path:
+    """The checkpoint that a run folder's ``latest`` names; any other path as it is."""
+    pointer = path / "latest"
+    return path / pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else path
 
 
 def read_config(path: Path) -> dict[str, Any]:

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from loopkit.cli import convert, doctor, generate, inspect, loop, train
+from loopkit.cli import convert, doctor, eval, generate, inspect, loop, train  # noqa: A004  (the command is called eval)
 from loopkit.errors import LoopkitError
 
 app = typer.Typer(
@@ -18,6 +18,7 @@ app.command("convert")(convert.convert)
 app.command("inspect")(inspect.inspect)
 app.command("generate")(generate.generate)
 app.command("loop")(loop.loop)
+app.command("eval")(eval.evaluate)
 app.command("train")(train.train)
 app.command("doctor")(doctor.doctor)
 
