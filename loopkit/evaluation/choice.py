@@ -75,7 +75,7 @@ def wilson(correct: int, total: int, z: float = 1.959964) -> tuple[float, float]
     share, spread = correct / total, z * z / total
     middle = (share + spread / 2) / (1 + spread)
     half = math.sqrt(spread * (share * (1 - share) + spread / 4)) / (1 + spread)
-    return max(0.0, middle - half), min(1.0, middle + half)
+    return middle - half if correct else 0.0, middle + half if correct < total else 1.0
 
 
 def _encode(model: Model, prompt: str, continuation: str) -> tuple[list[int], int]:
