@@ -7,13 +7,18 @@ export MLX_ENABLE_TF32 = 0
 
 .PHONY: demo test check lines bench clean
 
-demo: $(READY) ## convert a real model, loop a block of its layers, print what changes
-	$(BIN)/loopkit convert smollm2-135m-instruct $(DEMO)/smol --force
+demo: $(READY) ## loop a block of a real model; train a standard, a grown and a looped model, loop them too
+	rm -rf $(DEMO)
+	$(BIN)/loopkit convert smollm2-135m-instruct $(DEMO)/smol
 	$(BIN)/loopkit inspect $(DEMO)/smol --plan 8:12x2
 	$(BIN)/loopkit loop $(DEMO)/smol --repeat 8:12x2 --prompt "The capital of France is"
+	$(BIN)/loopkit train examples/demo.toml --out $(DEMO)/standard
+	$(BIN)/loopkit train examples/demo.toml --grow lidas --block 2 --out $(DEMO)/lidas
+	$(BIN)/loopkit train examples/demo.toml --layout 2x2 --out $(DEMO)/looped
+	$(BIN)/loopkit eval $(DEMO)/standard $(DEMO)/lidas $(DEMO)/looped --tasks copy-words-32 --shots 0 --count 400 --plan 1:3x2 --plan 1:3x3
 
 test: check lines ## all checks and tests
-	MLX_DISABLE_COMPILE=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations 10
+	MLX_DISABLE_COMPILE=1 OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --durations 10
 
 check: $(READY) ## format, lint, types, and which module may import which
 	$(BIN)/ruff format --check .

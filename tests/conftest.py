@@ -1,13 +1,23 @@
-"""Options and fixtures that several test files share."""
+"""Options and fixtures that several test files share. A test that asks for ``backend`` runs once for each that is chosen and installed."""
 
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
-import torch
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see loopkit_torch
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: two busy threads on two busy cores wait for each other
+os.environ.setdefault("MLX_ENABLE_TF32", "0")  # comparisons in full float32
+os.environ.setdefault("MLX_DISABLE_COMPILE", "1")  # on a CPU it calls a C++ compiler
 
+import pytest
+
+from loopkit import backend as backends
+from loopkit.backend import Backend
 from loopkit.checkpoint.convert import convert
+
+if "mlx" in backends.available():
+    import loopkit_mlx  # noqa: F401  (finds a fast BLAS only if nothing else has loaded MLX yet)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -15,8 +25,43 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--device", default=None, help="the device to test on: cuda, mps, metal, cpu")
 
 
-def pytest_configure(config: pytest.Config) -> None:
-    torch.set_num_threads(1)  # tiny models: two busy threads on two busy cores wait for each other
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One run a backend."""
+    if "backend" in metafunc.fixturenames:
+        metafunc.parametrize("backend", _chosen(metafunc.config), indirect=True, scope="session")
+
+
+@pytest.fixture(scope="session")
+def backend(request: pytest.FixtureRequest) -> Backend:
+    """The backend under test."""
+    return backends.load(request.param)
+
+
+@pytest.fixture(scope="session")
+def device(request: pytest.FixtureRequest, backend: Backend) -> str:
+    """The device under test, the CPU by default."""
+    wanted = _device(request.config)
+    if wanted not in backend.devices():
+        pytest.skip(f"backend {backend.name} has no device {wanted} here")
+    return wanted
+
+
+@pytest.fixture(scope="session")
+def mlx(request: pytest.FixtureRequest) -> Backend:
+    """The MLX backend; skips where it is missing or not chosen."""
+    if "mlx" not in _chosen(request.config):
+        pytest.skip("needs the MLX backend")
+    return backends.load("mlx")
+
+
+@pytest.fixture(scope="session")
+def pair(request: pytest.FixtureRequest) -> list[tuple[Backend, str]]:
+    """Both backends, each on the device under test or else the CPU; skips where one is missing or not chosen."""
+    if len(_chosen(request.config)) < 2:
+        pytest.skip("needs both backends")
+    wanted = _device(request.config)
+    loaded = [backends.load(name) for name in _chosen(request.config)]
+    return [(backend, wanted if wanted in backend.devices() else "cpu") for backend in loaded]
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +70,12 @@ def smollm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     folder = tmp_path_factory.mktemp("smollm") / "smollm2-135m-instruct"
     yield convert("smollm2-135m-instruct", folder)
     shutil.rmtree(folder, ignore_errors=True)
+
+
+def _chosen(config: pytest.Config) -> list[str]:
+    wanted = config.getoption("--backend", default="all") or "all"
+    return [name for name in backends.available() if wanted in ("all", name)]
+
+
+def _device(config: pytest.Config) -> str:
+    return str(config.getoption("--device", default=None) or "cpu")

@@ -15,12 +15,29 @@ from loopkit.run import Run
 from loopkit.spec import Spec
 from loopkit_mlx import model
 from loopkit_mlx.generate import stream
+from loopkit_mlx.learn import Learner, barrier, processes
 from loopkit_mlx.memory import Weights, default_dtype, devices, get, put, to_numpy
 from loopkit_mlx.quantize import quantize_folder
 
-__all__ = ["default_dtype", "devices", "forward", "get", "matmul_rate", "name", "nll", "put", "quantize_folder", "stream", "versions"]
+__all__ = [
+    "barrier",
+    "default_dtype",
+    "devices",
+    "forward",
+    "get",
+    "learner",
+    "matmul_rate",
+    "name",
+    "nll",
+    "processes",
+    "put",
+    "quantize_folder",
+    "stream",
+    "versions",
+]
 
 name = "mlx"
+learner = Learner
 _CHUNK_ROWS = 256  # positions whose logits are held at a time
 
 

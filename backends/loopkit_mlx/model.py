@@ -32,7 +32,8 @@ def embed(weights: Weights, spec: Spec, ids_BT: mx.array) -> mx.array:
     if scales is None:
         return rows
     biases = weights["model.embed_tokens.biases"][ids_BT]
-    return mx.dequantize(rows, scales[ids_BT], biases, **packing(rows, scales, spec.hidden_size))
+    group_size, bits = packing(rows, scales, spec.hidden_size)
+    return mx.dequantize(rows, scales[ids_BT], biases, group_size=group_size, bits=bits)
 
 
 def unembed(weights: Weights, spec: Spec, x_BTD: mx.array) -> mx.array:
@@ -67,8 +68,13 @@ def traced(weights: Weights, spec: Spec, x_BTD: mx.array, run: Run) -> tuple[mx.
     return keep("resid", x_BTD), kept
 
 
-def attention(weights: Weights, spec: Spec, layer: int, x_BTD: mx.array, slot: Slot | None = None) -> mx.array:
-    """What attention adds to the stream, causal over the slot's positions and these."""
+def attention(
+    weights: Weights, spec: Spec, layer: int, x_BTD: mx.array, slot: Slot | None = None, mask: mx.array | None = None
+) -> mx.array:
+    """What attention adds to the stream, causal over the slot's positions and these.
+
+    ``mask``, bool ``[B, 1, T, S]``, says which keys a position sees; without it all up to its own.
+    """
     at = f"model.layers.{layer}.self_attn."
     x_BTD = mx.fast.rms_norm(x_BTD, weights[f"model.layers.{layer}.input_layernorm.weight"], spec.rms_norm_eps)
     q_BHTK = heads(weights, spec, at + "q", x_BTD)
@@ -77,8 +83,8 @@ def attention(weights: Weights, spec: Spec, layer: int, x_BTD: mx.array, slot: S
     start = slot.offset if slot else 0
     q_BHTK, k_BGTK = rotate(spec, q_BHTK, start), rotate(spec, k_BGTK, start)
     k_BGSK, v_BGSK = slot.update_and_fetch(k_BGTK, v_BGTK) if slot else (k_BGTK, v_BGTK)
-    mask = "causal" if x_BTD.shape[1] > 1 else None
-    out = mx.fast.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, scale=spec.head_dim**-0.5, mask=mask)
+    seen = "causal" if mask is None and x_BTD.shape[1] > 1 else mask
+    out = mx.fast.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, scale=spec.head_dim**-0.5, mask=seen)
     return linear(weights, at + "o_proj", out.swapaxes(1, 2).flatten(2))
 
 
@@ -105,14 +111,15 @@ def linear(weights: Weights, name: str, x: mx.array) -> mx.array:
     """``x @ weight.T + bias``, the weight packed or not."""
     weight, scales, bias = weights[name + ".weight"], weights.get(name + ".scales"), weights.get(name + ".bias")
     if scales is not None:
-        y = mx.quantized_matmul(x, weight, scales, weights[name + ".biases"], **packing(weight, scales, x.shape[-1]))
+        group_size, bits = packing(weight, scales, x.shape[-1])
+        y = mx.quantized_matmul(x, weight, scales, weights[name + ".biases"], group_size=group_size, bits=bits)
         return y if bias is None else y + bias
     return x @ weight.T if bias is None else mx.addmm(bias, x, weight.T)
 
 
-def packing(weight: mx.array, scales: mx.array, width: int) -> dict[str, int]:
+def packing(weight: mx.array, scales: mx.array, width: int) -> tuple[int, int]:
     """Group size and bits of a packed matrix with rows of ``width`` numbers: its shapes say both."""
-    return {"group_size": width // scales.shape[-1], "bits": 32 * weight.shape[-1] // width}
+    return width // scales.shape[-1], 32 * weight.shape[-1] // width
 
 
 @lru_cache(maxsize=16)

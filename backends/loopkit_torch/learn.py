@@ -81,7 +81,7 @@ class Learner:
             share = self._loss_sum(part, plan, detach_at) / total
             share.backward()  # type: ignore[no-untyped-call]
             loss += share.detach()
-        self._average_gradients()
+        self._sum_gradients()
         norm = torch.nn.utils.clip_grad_norm_(self.leaves.values(), self.settings.clip or float("inf"))
         for group in self.adam.param_groups:
             group["lr"] = rate
@@ -130,12 +130,11 @@ class Learner:
         scale = (layer + 1) ** -0.5  # LayerNorm scaling (Sun et al. 2025): the output of both pre-norms, by depth
         return w._replace(attention_norm=w.attention_norm * scale, mlp_norm=w.mlp_norm * scale)
 
-    def _average_gradients(self) -> None:
-        if dist.is_initialized():
-            for leaf in self.leaves.values():
-                if leaf.grad is None:
-                    leaf.grad = torch.zeros_like(leaf)
-                dist.all_reduce(leaf.grad)
+    def _sum_gradients(self) -> None:
+        """Over all processes; what the plan leaves out has a gradient of 0, so that every weight counts the same updates."""
+        for leaf in self.leaves.values():
+            leaf.grad = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
+            _sum_over_processes(leaf.grad)
 
 
 def _visit(x_BTD: Tensor, w: model.Layer, cos: Tensor, sin: Tensor, mask: Tensor | None, spec: Spec) -> Tensor:

@@ -57,6 +57,7 @@ def _print(report: dict[str, Any]) -> None:
         return
     word = "agree" if parity["agree"] else "DISAGREE"
     out.print(
-        f"backends {word} on {parity['model']}, plan {parity['plan']}: largest logit difference {parity['difference']:.1e}, "
+        f"backends {word} on {parity['model']}, plan {parity['plan']}: largest logit difference {parity['difference']:.1e} "
+        f"(up to {parity['tolerance']:.1e} is rounding), "
         f"same next token at {parity['same_top']:.1%} of {parity['positions']} positions"
     )

@@ -1,0 +1,273 @@
+"""A learner's loss, gradients and updates, the same tests for both backends, against slow references and exact identities."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from strategies import random_arrays, unrolled
+
+from loopkit.backend import Backend, Learner
+from loopkit.checkpoint.initial import fold_norm_scaling, initialize
+from loopkit.errors import UsageError
+from loopkit.optimizer import AdamW
+from loopkit.run import Batch, Run
+from loopkit.spec import Spec
+from loopkit.training.growth import grow_arrays, lidas
+
+Arrays = dict[str, np.ndarray]
+BARE = AdamW(weight_decay=0.0, clip=0.0)
+SPEC = Spec(16, 24, 4, 2, 8, 23, "1-2x2", tie_word_embeddings=False)
+FAMILIES = {
+    "llama": SPEC,
+    "tied": replace(SPEC, tie_word_embeddings=True),
+    "qwen2": replace(SPEC, attention_bias="qkv"),
+    "qwen3": replace(SPEC, attention_bias="qkvo", qk_norm=True),
+}
+
+
+def start(backend: Backend, device: str, spec: Spec, arrays: Arrays, settings: AdamW = BARE, **options: Any) -> Learner:
+    """A learner without any update behind it."""
+    zeros = {name: np.zeros_like(array) for name, array in arrays.items()}
+    return go_on(backend, device, spec, {"weights": arrays, "first": zeros, "second": zeros}, 0, settings, **options)
+
+
+def go_on(
+    backend: Backend, device: str, spec: Spec, state: dict[str, Arrays], updates: int, settings: AdamW = BARE, **options: Any
+) -> Learner:
+    plain = {"dtype": "float32", "micro_batches": 1, "checkpointing": False, "compiled": False, "norm_scaling": False}
+    return backend.learner(spec, state, updates, settings, device=device, **(plain | options))
+
+
+def rows(spec: Spec, batch: int = 4, length: int = 9, seed: int = 0, counted: float = 1.0) -> Batch:
+    """Random tokens, of whose targets about a share ``counted`` counts."""
+    rng = np.random.default_rng(seed)
+    ids = rng.integers(0, spec.vocab_size, (batch, length + 1)).astype(np.int32)
+    mask = None if counted == 1 else rng.random((batch, length)) < counted
+    return Batch(ids[:, :-1].copy(), ids[:, 1:].copy(), mask)
+
+
+def gradient(learner: Learner, batch: Batch, plan: tuple[int, ...], detach_at: int | None = None) -> Arrays:
+    """Read off the first moment of a first update with rate 0."""
+    learner.step(batch, plan, 0.0, detach_at)
+    return {name: array / (1 - BARE.beta1) for name, array in learner.state()["first"].items()}
+
+
+def assert_close(found: Arrays, expected: Arrays, tolerance: float = 2e-6) -> None:
+    assert found.keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_allclose(found[name], array, rtol=tolerance, atol=tolerance * max(1.0, float(np.abs(array).max())), err_msg=name)
+
+
+def adamw(state: dict[str, Arrays], gradients: Arrays, settings: AdamW, rate: float, updates: int) -> dict[str, Arrays]:
+    """The update as the paper writes it (Loshchilov & Hutter 2019), in float64."""
+    norm = np.sqrt(sum(float((g.astype(np.float64) ** 2).sum()) for g in gradients.values()))
+    new: dict[str, Arrays] = {"weights": {}, "first": {}, "second": {}}
+    for name, raw in gradients.items():
+        g = raw.astype(np.float64) * min(1.0, settings.clip / (norm + 1e-6))
+        first = settings.beta1 * state["first"][name] + (1 - settings.beta1) * g
+        second = settings.beta2 * state["second"][name] + (1 - settings.beta2) * g**2
+        direction = first / (1 - settings.beta1**updates) / (np.sqrt(second / (1 - settings.beta2**updates)) + settings.eps)
+        decay = settings.weight_decay if raw.ndim > 1 else 0.0
+        weights = state["weights"][name].astype(np.float64)
+        new["weights"][name] = weights - rate * decay * weights - rate * direction
+        new["first"][name], new["second"][name] = first, second
+    return new
+
+
+@pytest.mark.parametrize("clip", [0.1, 1e6])
+def test_a_step_is_adamw(backend: Backend, device: str, clip: float) -> None:
+    settings = AdamW(beta1=0.8, beta2=0.9, weight_decay=0.3, clip=clip)
+    learner = start(backend, device, SPEC, random_arrays(SPEC), settings)
+    for updates in (1, 2, 3):
+        batch, before = rows(SPEC, seed=updates), learner.state()
+        gradients = gradient(start(backend, device, SPEC, before["weights"]), batch, SPEC.plan)
+        expected = adamw(before, gradients, settings, 0.01, updates)
+        _, norm = learner.step(batch, SPEC.plan, 0.01)
+        assert norm == pytest.approx(np.sqrt(sum((g**2).sum() for g in gradients.values())), rel=1e-5)
+        for part, arrays in learner.state().items():
+            assert all(array.dtype == np.float32 for array in arrays.values())
+            assert_close(arrays, expected[part])
+
+
+def test_a_run_is_that_of_transformers_and_torch(backend: Backend, device: str) -> None:
+    torch, transformers = pytest.importorskip("torch"), pytest.importorskip("transformers")
+    spec, settings = replace(SPEC, layout="3"), AdamW(clip=0.5)
+    arrays = initialize(spec)
+    model = transformers.LlamaForCausalLM(transformers.LlamaConfig(**spec.to_config()))
+    model.load_state_dict({name: torch.tensor(array) for name, array in arrays.items()})
+    matrices, vectors = ([p for p in model.parameters() if (p.ndim > 1) == wanted] for wanted in (True, False))
+    groups = [{"params": matrices, "weight_decay": settings.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    adam = torch.optim.AdamW(groups, lr=3e-3, betas=(settings.beta1, settings.beta2), eps=settings.eps)
+    learner = start(backend, device, spec, arrays, settings)
+    for seed in range(12):
+        batch = rows(spec, seed=seed)
+        logits = model(torch.tensor(batch.ids, dtype=torch.int64)).logits
+        loss = torch.nn.functional.cross_entropy(logits.flatten(0, 1), torch.tensor(batch.targets, dtype=torch.int64).flatten())
+        adam.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(model.parameters(), settings.clip)
+        adam.step()
+        assert learner.step(batch, spec.plan, 3e-3) == pytest.approx((loss.item(), norm.item()), rel=1e-4)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_gradients_are_finite_differences(backend: Backend, device: str, family: str) -> None:
+    spec, step = FAMILIES[family], 2e-3
+    arrays, batch = random_arrays(spec), rows(spec, counted=0.7)
+    found = gradient(start(backend, device, spec, arrays), batch, spec.plan)
+    for name in ("model.embed_tokens.weight", *(f"model.layers.1.{name}" for name in spec.layer_shapes()), "model.norm.weight"):
+        size = float(np.linalg.norm(found[name]))
+        if size < 1e-5:  # the bias of the keys moves no attention: softmax takes away what all keys share
+            assert name.endswith("k_proj.bias")
+            continue
+        moved = [arrays | {name: arrays[name] + np.float32(way * step / size) * found[name]} for way in (1, -1)]
+        (ahead, count), (behind, _) = (start(backend, device, spec, there).evaluate(batch, spec.plan) for there in moved)
+        assert (ahead - behind) / count / (2 * step) == pytest.approx(size, rel=2e-2, abs=1e-3), name
+
+
+@pytest.mark.parametrize("plan", [(0, 1, 2, 1, 2), (0, 0, 0, 1, 2), (2, 1, 0, 1), (1,) * 5])
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_a_loops_gradient_is_the_sum_of_its_copies(backend: Backend, device: str, plan: tuple[int, ...], checkpointing: bool) -> None:
+    arrays, batch = random_arrays(SPEC), rows(SPEC, counted=0.7)
+    deep, copied = unrolled(SPEC, arrays, plan)
+    apart = gradient(start(backend, device, deep, copied), batch, deep.plan)
+    expected = {name: array for name, array in apart.items() if ".layers." not in name}
+    for layer in range(SPEC.n_layers):
+        for name, shape in SPEC.layer_shapes().items():
+            visits = (apart[f"model.layers.{visit}.{name}"] for visit, visited in enumerate(plan) if visited == layer)
+            expected[f"model.layers.{layer}.{name}"] = sum(visits, np.zeros(shape, np.float32))
+    assert_close(gradient(start(backend, device, SPEC, arrays, checkpointing=checkpointing), batch, plan), expected)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_checkpointing_changes_nothing(backend: Backend, device: str, family: str) -> None:
+    spec = FAMILIES[family]
+    once, again = (start(backend, device, spec, random_arrays(spec), checkpointing=on) for on in (False, True))
+    batch = rows(spec)
+    assert once.step(batch, spec.plan, 0.01)[0] == again.step(batch, spec.plan, 0.01)[0]
+    assert_close(again.state()["first"], once.state()["first"])
+    assert once.evaluate(batch, spec.plan) == pytest.approx(again.evaluate(batch, spec.plan), rel=1e-4)
+
+
+@pytest.mark.parametrize("counted", [1.0, 0.4])
+def test_micro_batches_change_nothing(backend: Backend, device: str, counted: float) -> None:
+    batch = rows(SPEC, batch=8, counted=counted)
+    whole, parts = (start(backend, device, SPEC, random_arrays(SPEC), micro_batches=number) for number in (1, 4))
+    assert whole.step(batch, SPEC.plan, 0.0) == pytest.approx(parts.step(batch, SPEC.plan, 0.0), rel=1e-6)
+    assert_close(parts.state()["first"], whole.state()["first"], 1e-6)
+
+
+def test_masked_targets_do_not_count(backend: Backend, device: str) -> None:
+    batch = rows(SPEC, counted=0.5)
+    assert batch.loss_mask is not None
+    other = replace(batch, targets=np.where(batch.loss_mask, batch.targets, 0).astype(np.int32))
+    learner = start(backend, device, SPEC, random_arrays(SPEC))
+    total, count = learner.evaluate(batch, SPEC.plan)
+    assert learner.evaluate(other, SPEC.plan) == (total, count)
+    assert count == batch.loss_mask.sum()
+    nll = backend.nll(backend.put(random_arrays(SPEC), device, "float32"), SPEC, _joined(batch), Run(SPEC.plan))
+    assert total == pytest.approx(float((nll * batch.loss_mask).sum()), rel=1e-5)
+    assert learner.step(batch, SPEC.plan, 0.0)[0] == pytest.approx(total / count, rel=1e-6)
+    everything = replace(batch, loss_mask=np.ones_like(batch.loss_mask))
+    assert learner.evaluate(everything, SPEC.plan) == pytest.approx(learner.evaluate(replace(batch, loss_mask=None), SPEC.plan), rel=1e-6)
+
+
+def test_documents_in_one_row_are_as_in_rows_of_their_own(backend: Backend, device: str) -> None:
+    first, second = rows(SPEC, batch=3, length=5, seed=1), rows(SPEC, batch=3, length=7, seed=2)
+    packed = Batch(np.hstack([first.ids, second.ids]), np.hstack([first.targets, second.targets]))
+    numbers = np.repeat(np.array([[0] * 5 + [1] * 7], np.int32), 3, 0)
+    losses = [
+        start(backend, device, SPEC, random_arrays(SPEC)).evaluate(batch, SPEC.plan)[0]
+        for batch in (first, second, replace(packed, documents=numbers), packed)
+    ]
+    assert losses[2] == pytest.approx(losses[0] + losses[1], rel=1e-5)
+    assert abs(losses[3] - losses[2]) > 1e-2
+    apart = [gradient(start(backend, device, SPEC, random_arrays(SPEC)), batch, SPEC.plan) for batch in (first, second)]
+    for checkpointing in (False, True):
+        learner = start(backend, device, SPEC, random_arrays(SPEC), checkpointing=checkpointing)
+        together = gradient(learner, replace(packed, documents=numbers), SPEC.plan)
+        assert_close(together, {name: (5 * array + 7 * apart[1][name]) / 12 for name, array in apart[0].items()}, 5e-6)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_gradients_stop_where_they_are_told(backend: Backend, device: str, checkpointing: bool) -> None:
+    plan, batch = (0, 1, 2, 1, 2), rows(SPEC)
+    learner = start(backend, device, SPEC, random_arrays(SPEC), checkpointing=checkpointing)
+    found = gradient(learner, batch, plan, 3)
+    deep, copied = unrolled(SPEC, random_arrays(SPEC), plan)
+    apart = gradient(start(backend, device, deep, copied), batch, deep.plan)
+    assert not any(found[name].any() for name in found if ".layers.0." in name or "embed" in name)
+    for name in SPEC.layer_shapes():
+        np.testing.assert_allclose(found[f"model.layers.1.{name}"], apart[f"model.layers.3.{name}"], rtol=1e-5, atol=2e-6)
+        np.testing.assert_allclose(found[f"model.layers.2.{name}"], apart[f"model.layers.4.{name}"], rtol=1e-5, atol=2e-6)
+
+
+def test_going_on_from_a_state_is_going_on(backend: Backend, device: str) -> None:
+    """Also where a step left some layers out or without gradients."""
+    settings = AdamW()
+    unbroken = start(backend, device, SPEC, initialize(SPEC), settings)
+    for step, (plan, detach_at) in enumerate([((0, 1, 2), None), ((0, 1, 2, 1, 2), 3), ((2, 2), None)]):
+        unbroken.step(rows(SPEC, seed=step), plan, 0.01, detach_at)
+    resumed = go_on(backend, device, SPEC, unbroken.state(), 3, settings)
+    for step in range(3, 8):
+        batch = rows(SPEC, seed=step)
+        assert resumed.step(batch, SPEC.plan, 0.01) == unbroken.step(batch, SPEC.plan, 0.01)
+    for part, arrays in unbroken.state().items():
+        for name, array in arrays.items():
+            np.testing.assert_array_equal(resumed.state()[part][name], array)
+
+
+@pytest.mark.parametrize("checkpointing", [False, True])
+def test_norm_scaling_folds_into_a_plain_model(backend: Backend, device: str, checkpointing: bool) -> None:
+    learner = start(backend, device, SPEC, random_arrays(SPEC), norm_scaling=True, checkpointing=checkpointing)
+    batch = rows(SPEC)
+    learner.step(batch, SPEC.plan, 0.05)
+    folded = backend.put(fold_norm_scaling(learner.state()["weights"]), device, "float32")
+    nll = backend.nll(folded, SPEC, _joined(batch), Run(SPEC.plan))
+    assert learner.evaluate(batch, SPEC.plan)[0] == pytest.approx(float(nll.sum()), rel=1e-5)
+
+
+def test_grown_copies_have_the_moments_of_their_sources_and_drift_apart(backend: Backend, device: str) -> None:
+    spec, source = replace(SPEC, layout="4"), lidas(4, 2)
+    learner = start(backend, device, spec, initialize(spec), AdamW())
+    for seed in range(3):
+        learner.step(rows(spec, seed=seed), spec.plan, 0.01)
+    before, deeper = learner.state(), spec.with_layout("6")
+    grown = go_on(backend, device, deeper, {part: grow_arrays(arrays, source) for part, arrays in before.items()}, 3, AdamW())
+    for part, arrays in grown.state().items():
+        for new, old in enumerate(source):
+            for name in spec.layer_shapes():
+                np.testing.assert_array_equal(arrays[f"model.layers.{new}.{name}"], before[part][f"model.layers.{old}.{name}"])
+    grown.step(rows(spec, seed=3), deeper.plan, 0.01)
+    weights = grown.state()["weights"]
+    assert np.abs(weights["model.layers.1.mlp.up_proj.weight"] - weights["model.layers.3.mlp.up_proj.weight"]).max() > 1e-4
+
+
+def test_state_is_a_copy(backend: Backend, device: str) -> None:
+    learner = start(backend, device, SPEC, random_arrays(SPEC))
+    before = learner.state()
+    kept = {name: array.copy() for name, array in before["weights"].items()}
+    learner.step(rows(SPEC), SPEC.plan, 0.1)
+    for name, array in kept.items():
+        np.testing.assert_array_equal(before["weights"][name], array)
+
+
+def test_bfloat16_learns_as_float32_does(backend: Backend, device: str) -> None:
+    batch, losses = rows(SPEC), {}
+    for dtype in ("float32", "bfloat16"):
+        learner = start(backend, device, SPEC, initialize(SPEC), AdamW(), dtype=dtype)
+        losses[dtype] = [learner.step(batch, SPEC.plan, 0.01)[0] for _ in range(25)]
+        assert all(array.dtype == np.float32 for array in learner.state()["weights"].values())
+    assert losses["float32"][-1] < 0.7 * losses["float32"][0]
+    assert losses["bfloat16"] == pytest.approx(losses["float32"], abs=0.05)
+
+
+def test_mlx_says_that_it_does_not_compile_on_a_cpu(mlx: Backend) -> None:
+    with pytest.raises(UsageError, match="leave --compile out"):
+        start(mlx, "cpu", SPEC, random_arrays(SPEC), compiled=True)
+
+
+def _joined(batch: Batch) -> np.ndarray:
+    """The ids with the last target behind them, ``[B, T + 1]``."""
+    return np.hstack([batch.ids, batch.targets[:, -1:]])
