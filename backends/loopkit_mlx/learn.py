@@ -20,6 +20,7 @@ from loopkit.plan import Plan
 from loopkit.run import Batch
 from loopkit.spec import Spec
 from loopkit_mlx import model
+from loopkit_mlx.exponential import logsumexp
 from loopkit_mlx.memory import DTYPES, Weights, get, to_mlx, use
 
 Arrays = Mapping[str, np.ndarray]
@@ -158,7 +159,7 @@ def _visit(spec: Spec, layer: int, w: Weights, x_BTD: mx.array, mask: mx.array |
 
 
 def _cross_entropy(logits_BTV: mx.array, targets_BT: mx.array) -> mx.array:
-    return mx.logsumexp(logits_BTV, -1) - mx.take_along_axis(logits_BTV, targets_BT[..., None], -1)[..., 0]
+    return logsumexp(logits_BTV) - mx.take_along_axis(logits_BTV, targets_BT[..., None], -1)[..., 0]
 
 
 def _adam(

@@ -13,6 +13,7 @@ import numpy as np
 from loopkit.plan import Plan
 from loopkit.run import Run
 from loopkit.spec import Spec
+from loopkit_mlx.exponential import attend, sigmoid
 from loopkit_mlx.memory import Weights, to_numpy
 
 
@@ -83,8 +84,7 @@ def attention(
     start = slot.offset if slot else 0
     q_BHTK, k_BGTK = rotate(spec, q_BHTK, start), rotate(spec, k_BGTK, start)
     k_BGSK, v_BGSK = slot.update_and_fetch(k_BGTK, v_BGTK) if slot else (k_BGTK, v_BGTK)
-    seen = "causal" if mask is None and x_BTD.shape[1] > 1 else mask
-    out = mx.fast.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, scale=spec.head_dim**-0.5, mask=seen)
+    out = attend(q_BHTK, k_BGSK, v_BGSK, mask)
     return linear(weights, at + "o_proj", out.swapaxes(1, 2).flatten(2))
 
 
@@ -99,7 +99,7 @@ def mlp(weights: Weights, spec: Spec, layer: int, x_BTD: mx.array) -> mx.array:
     at = f"model.layers.{layer}."
     x_BTD = mx.fast.rms_norm(x_BTD, weights[at + "post_attention_layernorm.weight"], spec.rms_norm_eps)
     gate = linear(weights, at + "mlp.gate_proj", x_BTD)
-    return linear(weights, at + "mlp.down_proj", gate * mx.sigmoid(gate) * linear(weights, at + "mlp.up_proj", x_BTD))
+    return linear(weights, at + "mlp.down_proj", gate * sigmoid(gate) * linear(weights, at + "mlp.up_proj", x_BTD))
 
 
 def rotate(spec: Spec, x_BHTK: mx.array, start: int) -> mx.array:
