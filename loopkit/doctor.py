@@ -29,7 +29,8 @@ TEXT = (
 def examine(checkpoint: Path | None = None, plan: str | None = None) -> dict[str, Any]:
     """System, backends and parity as plain data; parity is None where fewer than two backends work.
 
-    Parity compares float32 logits on the CPU or the backend's own device, on a text, or seeded random ids where it has no tokenizer. Raises LoopkitError where the
+    Parity compares float32 logits on the CPU or the backend's own device, on a text, or seeded random ids
+    where it has no tokenizer. Raises LoopkitError where the
     checkpoint does not open.
     """
     system = {

@@ -8,16 +8,19 @@ Shapes: B batch, T length, S keys, H query heads, G key-value heads, K head dim.
 
 import math
 import platform
+from collections.abc import Callable
+from typing import Any
 
 import mlx.core as mx
 
+Elementwise = Callable[[mx.array], mx.array]
 _BLOCK = 64  # queries that share their keys
 _X86 = platform.machine() in ("x86_64", "AMD64")
 
 
 def sigmoid(x: mx.array) -> mx.array:
     """1 / (1 + exp(-x))."""
-    return 1 / (1 + _exp(-x)) if _slow(x) else mx.sigmoid(x)
+    return _sigmoid(x) if _slow(x) else mx.sigmoid(x)
 
 
 def logsumexp(x: mx.array) -> mx.array:
@@ -57,11 +60,16 @@ def _slow(x: mx.array) -> bool:
     return _X86 and x.dtype == mx.float32 and mx.default_device() == mx.Device(mx.cpu)
 
 
-@mx.custom_function
-def _exp(x: mx.array) -> mx.array:
+def _power(x: mx.array) -> mx.array:
     return mx.power(2.0, x * math.log2(math.e))
 
 
-@_exp.vjp
-def _exp_vjp(x: mx.array, cotangent: mx.array, output: mx.array) -> mx.array:
-    return cotangent * output
+def _with_slope(function: Elementwise, slope: Elementwise) -> Elementwise:
+    """``function`` with the derivative ``slope``, of its result."""
+    made: Any = mx.custom_function(function)
+    made.vjp(lambda x, cotangent, output: cotangent * slope(output))
+    return made  # type: ignore[no-any-return]
+
+
+_exp = _with_slope(_power, lambda y: y)
+_sigmoid = _with_slope(lambda x: 1 / (1 + _power(-x)), lambda y: y * (1 - y))

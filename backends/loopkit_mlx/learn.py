@@ -24,6 +24,9 @@ from loopkit_mlx.exponential import logsumexp
 from loopkit_mlx.memory import DTYPES, Weights, get, to_mlx, use
 
 Arrays = Mapping[str, np.ndarray]
+_LANE_TOKENS = 256  # below this a lane takes more time to set up than it saves
+os.environ.setdefault("MLX_BFS_MAX_WIDTH", "1000")  # with MLX's 20 one lane waits for the other; read at the first evaluation
+
 Part = dict[str, mx.array]  # ids and targets [B, T], and where there are any counts and documents
 
 
@@ -98,8 +101,10 @@ class Learner:
         """Loss and gradients over the mean count of the processes, one micro-batch after the other, its lanes side by side."""
         total = _sum_over_processes(mx.array(float(_counted(batch)))) / processes()[1]
         function = self._gradients(plan, detach_at)
-        loss, gradients = mx.array(0.0), {}
-        lanes = min(len(self.lanes), len(batch.ids) // self.micro_batches)
+        loss = mx.array(0.0)
+        gradients: Weights = {}
+        rows = len(batch.ids) // self.micro_batches
+        lanes = max(1, min(len(self.lanes), rows, rows * batch.ids.shape[1] // _LANE_TOKENS))
         for number, part in enumerate(_split(batch, self.micro_batches * lanes)):
             with mx.stream(self.lanes[number % lanes]):
                 share, more = function(self.parts["weights"], part, total)
