@@ -3,8 +3,6 @@
 import numpy as np
 import pytest
 
-from loopkit.backend import Backend
-
 mx = pytest.importorskip("mlx.core")
 pytestmark = pytest.mark.usefixtures("mlx")
 
