@@ -13,13 +13,13 @@ import numpy as np
 from loopkit import backend
 from loopkit.checkpoint import bundled, tensors
 from loopkit.checkpoint.atomic import refuse_existing
-from loopkit.checkpoint.folder import DTYPES, check_arrays, common_dtype, kept_keys, read_config, read_spec, write_folder
+from loopkit.checkpoint.folder import DTYPES, check_arrays, common_dtype, kept_keys, newest, read_config, read_spec, write_folder
 from loopkit.checkpoint.gguf import read_gguf
 from loopkit.errors import LoopkitError, UsageError
 from loopkit.spec import Spec
 
 Say = Callable[[str], None]
-SOURCES = f"{bundled.NAME}, a Hugging Face folder, a hub id org/name, a .gguf file, or a .pt, .pth or .bin state dict"
+SOURCES = f"{bundled.NAME}, a Hugging Face folder, a training run, a hub id org/name, a .gguf file, or a .pt, .pth or .bin state dict"
 HUB_FILES = ("*.json", "*.safetensors", "*.jinja", "tokenizer.model", "merges.txt")
 
 
@@ -45,7 +45,7 @@ def convert(
     """Write the checkpoint folder ``destination`` from ``source``, whole or not at all.
 
     ``source`` is the name smollm2-135m-instruct, a GGUF file, a torch state dict (its config.json beside it, or ``config``),
-    a Hugging Face folder or a hub id. ``dtype`` casts; by default the source's own type stays, float32 for quantized ones.
+    a Hugging Face folder, a training run or a hub id. ``dtype`` casts; by default the source's own type stays, float32 for quantized ones.
     ``progress`` hears what is going on. Raises LoopkitError naming the file and tensor, UsageError before any work is done.
     """
     refuse_existing(destination, force)
@@ -79,7 +79,7 @@ def _read(source: str, dtype: str | None, config: Path | None, scratch: Path, sa
         return _read_gguf(path, dtype, scratch)
     if path.is_dir():
         say(f"reading {path}")
-        return _read_folder(path)
+        return _read_folder(newest(path))
     if path.exists() or not re.fullmatch(r"[\w.-]+/[\w.-]+", source):
         what = "is not a model this project reads" if path.exists() else "does not exist"
         raise UsageError(f"{source} {what}; a source is {SOURCES}")
