@@ -43,8 +43,10 @@ def convert(
         raise UsageError("--plan goes with exactly one of --unroll (a plain deeper model) and --tie (a looped one)")
     from loopkit.checkpoint.pipeline import convert_to
 
-    with options.status(f"converting {source}", quiet=as_json):
-        written = convert_to(source, destination, dtype=dtype, config=config, plan=plan, unrolled=unroll, bits=quantize, force=force)
+    with options.status(f"converting {source}", quiet=as_json) as say:
+        written = convert_to(
+            source, destination, dtype=dtype, config=config, plan=plan, unrolled=unroll, bits=quantize, force=force, progress=say
+        )
     summary = {"path": str(destination), "layout": written.spec.layout, "family": written.spec.family, "dtype": written.dtype}
     if as_json:
         options.print_json(summary)

@@ -1,7 +1,7 @@
 """Options that several commands share, and how they print."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -42,11 +42,11 @@ def console(stderr: bool = False) -> "Console":
 
 
 @contextmanager
-def status(text: str, quiet: bool = False) -> Iterator[None]:
-    """A spinner on stderr while something takes long; silent under ``quiet`` or without a terminal."""
+def status(text: str, quiet: bool = False) -> Iterator[Callable[[str], None]]:
+    """A spinner on stderr while something takes long, and what changes its text; silent under ``quiet`` or without a terminal."""
     terminal = console(stderr=True)
     if quiet or not terminal.is_terminal:
-        yield
+        yield lambda _: None
         return
-    with terminal.status(text):
-        yield
+    with terminal.status(text) as spinner:
+        yield lambda now: spinner.update(now)
