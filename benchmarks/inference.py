@@ -53,7 +53,7 @@ def torch_inference(folder: Path) -> dict[str, float]:
 
     def peer_prefill() -> None:
         with torch.inference_mode():
-            peer(ids, logits_to_keep=1, use_cache=False)
+            peer(ids, logits_to_keep=1, use_cache=True)
 
     a = torch.randn(1024, 1024)
     flat = torch.randn(100_000_000)

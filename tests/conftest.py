@@ -5,7 +5,7 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # see loopkit_torch
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # see loopkit_torch
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models: two busy threads on two busy cores wait for each other
 os.environ.setdefault("MLX_ENABLE_TF32", "0")  # comparisons in full float32
 os.environ.setdefault("MLX_DISABLE_COMPILE", "1")  # on a CPU it calls a C++ compiler

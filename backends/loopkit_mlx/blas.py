@@ -50,7 +50,7 @@ def _torch_library() -> list[str]:
 
 def _load_globally(library: str) -> bool:
     """Whether the library loaded and has the product that MLX calls; its symbols become global even if torch loaded it before."""
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # else its idle threads spin and take the cores from MLX's own
+    os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # else its idle threads spin and take the cores from MLX's own
     try:
         return hasattr(ctypes.CDLL(library, mode=ctypes.RTLD_GLOBAL), "sgemm_")
     except OSError:

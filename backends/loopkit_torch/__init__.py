@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # threads that spin for each other stall a busy machine tens of times over
+os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # threads that spin for each other longer stall a busy machine tens of times over
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages on Linux: decoding reads weights up to a quarter faster
 
 import torch
