@@ -13,7 +13,18 @@ import numpy as np
 from loopkit import backend
 from loopkit.checkpoint import bundled, tensors
 from loopkit.checkpoint.atomic import refuse_existing
-from loopkit.checkpoint.folder import DTYPES, check_arrays, common_dtype, kept_keys, newest, read_config, read_spec, write_folder
+from loopkit.checkpoint.folder import (
+    DTYPES,
+    check_arrays,
+    check_dtype,
+    common_dtype,
+    kept_keys,
+    newest,
+    read_config,
+    read_json,
+    read_spec,
+    write_folder,
+)
 from loopkit.checkpoint.gguf import read_gguf
 from loopkit.errors import LoopkitError, UsageError
 from loopkit.spec import Spec
@@ -49,8 +60,7 @@ def convert(
     ``progress`` hears what is going on. Raises LoopkitError naming the file and tensor, UsageError before any work is done.
     """
     refuse_existing(destination, force)
-    if dtype is not None and dtype not in DTYPES:
-        raise UsageError(f"no dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
+    check_dtype(dtype)
     say = progress or (lambda _: None)
     with tempfile.TemporaryDirectory() as scratch:
         model = _read(source, dtype, config, Path(scratch), say)
@@ -97,7 +107,7 @@ def _read_gguf(path: Path, dtype: str | None, scratch: Path) -> Source:
 def _read_state_dict(path: Path, config_file: Path) -> Source:
     if not config_file.is_file():
         raise LoopkitError(f"{config_file} does not exist; put the model's config.json beside {path.name}, or name it with --config")
-    config = _read_config(config_file)
+    config = read_json(config_file)
     spec = _spec(config, config_file)
     return _source(spec, _torch_arrays(path), config, path, config_file.parent)
 
@@ -114,16 +124,6 @@ def _source(spec: Spec, arrays: Mapping[str, np.ndarray], config: Mapping[str, A
         if array.dtype.name not in (*DTYPES, "float64"):
             raise LoopkitError(f"{where}: tensor {name} has type {array.dtype.name}; convert a model of float weights")
     return Source(spec, checked, kept_keys(config), tokenizer)
-
-
-def _read_config(file: Path) -> dict[str, Any]:
-    try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise LoopkitError(f"{file} is not JSON ({error})") from error
-    if not isinstance(config, dict):
-        raise LoopkitError(f"{file} is not a JSON object")
-    return config
 
 
 def _spec(config: Mapping[str, Any], file: Path) -> Spec:

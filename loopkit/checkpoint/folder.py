@@ -82,13 +82,18 @@ def read_config(path: Path) -> dict[str, Any]:
         raise LoopkitError(f"{path} does not exist; make a checkpoint with: loopkit convert SRC DST")
     if not file.exists():
         raise LoopkitError(f"{path} has no config.json, so it is not a checkpoint folder; make one with: loopkit convert SRC DST")
+    return read_json(file)
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file. Raises LoopkitError where it holds none."""
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except ValueError as error:  # no JSON, or no UTF-8
         raise LoopkitError(f"{file} is not JSON ({error})") from error
-    if not isinstance(config, dict):
+    if not isinstance(found, dict):
         raise LoopkitError(f"{file} is not a JSON object")
-    return config
+    return found
 
 
 def read_spec(config: Mapping[str, Any], file: Path) -> Spec:
@@ -102,6 +107,12 @@ def read_spec(config: Mapping[str, Any], file: Path) -> Spec:
 def kept_keys(config: Mapping[str, Any]) -> dict[str, Any]:
     """The keys of config.json that outlive a conversion: token ids and growth history."""
     return {key: config[key] for key in KEPT_KEYS if key in config}
+
+
+def check_dtype(dtype: str | None) -> None:
+    """Raises UsageError where ``dtype`` is neither None nor one that a checkpoint can have."""
+    if dtype is not None and dtype not in DTYPES:
+        raise UsageError(f"no dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
 
 
 def common_dtype(arrays: Mapping[str, np.ndarray]) -> str:
@@ -162,8 +173,7 @@ def fill_folder(
     config: Mapping[str, Any] | None = None,
 ) -> None:
     """The files of ``write_folder`` put into a folder that the caller makes whole."""
-    if dtype is not None and dtype not in DTYPES:
-        raise UsageError(f"no dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
+    check_dtype(dtype)
     arrays = check_arrays(spec, arrays, "the model to write")
     stored = dtype or common_dtype(arrays)
     tensors.write_sharded(folder, arrays, DTYPES[stored])

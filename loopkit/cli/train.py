@@ -127,13 +127,12 @@ def _seeds(text: str) -> list[int]:
 
 def _hardware(name: str, device: str | None, dtype: str | None, compiled: bool | None) -> "Hardware":
     from loopkit import backend as backends
-    from loopkit.checkpoint.folder import DTYPES
+    from loopkit.checkpoint.folder import check_dtype
     from loopkit.training.loop import Hardware
 
     backend = backends.load(name)
     chosen = backends.choose_device(backend, device)
-    if dtype is not None and dtype not in DTYPES:
-        raise UsageError(f"no dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
+    check_dtype(dtype)
     rank, world = backend.processes()
     return Hardware(
         backend, chosen, dtype or backend.default_dtype(chosen), chosen == "cuda" if compiled is None else compiled, rank, world

@@ -16,7 +16,7 @@ import numpy as np
 
 from loopkit.checkpoint import tensors
 from loopkit.checkpoint.atomic import new_folder, write_text
-from loopkit.checkpoint.folder import fill_folder, open_folder
+from loopkit.checkpoint.folder import fill_folder, newest, open_folder
 from loopkit.errors import LoopkitError, UsageError
 from loopkit.spec import Spec
 from loopkit.training.events import Event
@@ -65,10 +65,8 @@ class RunFolder:
 
     def newest(self) -> Path | None:
         """The last whole checkpoint: the one ``latest`` names, or where that is gone the newest there is."""
-        pointer = self.path / "latest"
-        named = self.path / pointer.read_text(encoding="utf-8").strip() if pointer.exists() else None
-        whole = self.checkpoints()
-        return named if named is not None and named in whole else whole[-1] if whole else None
+        named, whole = newest(self.path), self.checkpoints()
+        return named if named in whole else whole[-1] if whole else None
 
     def checkpoints(self) -> list[Path]:
         """Whole checkpoints, oldest first."""
@@ -129,8 +127,8 @@ class RunFolder:
 
     def rewind(self, step: int) -> None:
         """Forget what was recorded after update ``step``: a resumed run does those again, with the same results."""
-        kept = [event for event in self.metrics() if event["step"] < step or (event["step"] == step and event["event"] != "grown")]
-        kept = [event for event in kept if not (event["event"] == "step" and event["step"] >= step)]
+        repeated = ("step", "grown")  # at ``step`` these are of the update to come, all others of those done
+        kept = [e for e in self.metrics() if e["step"] < step or (e["step"] == step and e["event"] not in repeated)]
         write_text(self.path / "metrics.jsonl", "".join(json.dumps(event) + "\n" for event in kept))
 
 
