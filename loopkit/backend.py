@@ -14,9 +14,9 @@ from typing import Any, Protocol, cast
 import numpy as np
 
 from loopkit.errors import LoopkitError, UsageError
-from loopkit.optimizer import AdamW
+from loopkit.optimizer import Optimizer
 from loopkit.plan import Plan
-from loopkit.run import Batch, Run
+from loopkit.run import Batch, Rows, Run, Stream
 from loopkit.sampling import Sampling
 from loopkit.spec import Spec
 
@@ -25,7 +25,7 @@ Weights = dict[str, Any]
 
 
 class Learner(Protocol):
-    """Weights and both AdamW moments on a device, float32 whatever the dtype of the compute, and the step that changes them."""
+    """Weights and both moments of the optimizer on a device, float32 whatever the dtype of the compute, and the step that changes them."""
 
     def step(self, batch: Batch, plan: Plan, rate: float, detach_at: int | None = None) -> tuple[float, float]:
         """One update: the mean loss before it (nats a counted target) and the gradient's norm before clipping.
@@ -36,12 +36,28 @@ class Learner(Protocol):
     def evaluate(self, batch: Batch, plan: Plan) -> tuple[float, int]:
         """Summed loss in nats, and how many targets count."""
 
+    def agree(self, asked: bool) -> bool:
+        """Whether any process asks; all of them must call."""
+
     def state(self) -> dict[str, dict[str, np.ndarray]]:
         """Copies of ``weights``, ``first`` and ``second`` moments, float32, each by parameter name."""
 
 
+class Decoding(Protocol):
+    """Rows of one length on their way, with the keys and values of all earlier positions in slots, one for each visit."""
+
+    def enter(self, ids: np.ndarray) -> Stream:
+        """The stream of the next tokens, int ``[B, T]``, before the first visit."""
+
+    def advance(self, stream: Stream, run: Run, first: int) -> Stream:
+        """The stream after the run's visits, which use the slots from ``first`` on; what those held of these tokens is replaced."""
+
+    def keep(self, source: np.ndarray) -> None:
+        """Done with these tokens: for each row each slot takes over what slot ``source [slots, B]`` holds of them."""
+
+
 class Backend(Protocol):
-    """About ten functions. B batch, T length, V vocabulary, D hidden size; numpy in and out unless said otherwise."""
+    """About fifteen functions. B batch, T length, V vocabulary, D hidden size; numpy in and out unless said otherwise."""
 
     name: str
 
@@ -57,21 +73,38 @@ class Backend(Protocol):
     def get(self, weights: Weights, names: list[str]) -> dict[str, np.ndarray]:
         """The named weights as numpy, bfloat16 as ml_dtypes' bfloat16."""
 
-    def forward(self, weights: Weights, spec: Spec, ids: np.ndarray, run: Run) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Logits float32 ``[B, T, V]`` of ids ``[B, T]``, and resid, attn, mlp if the run captures (see Trace)."""
+    def enter(self, weights: Weights, spec: Spec, rows: Rows) -> Stream:
+        """The stream of the rows before the first visit."""
 
-    def nll(self, weights: Weights, spec: Spec, ids: np.ndarray, run: Run) -> np.ndarray:
-        """Negative log-likelihood in nats of each id after the first, float32 ``[B, T - 1]``; never holds B x T x V."""
+    def advance(self, weights: Weights, spec: Spec, stream: Stream, run: Run) -> tuple[Stream, dict[str, np.ndarray]]:
+        """The stream after the run's visits (all of a model's or a few of them), and resid, attn, mlp if it captures (see Trace)."""
 
-    def stream(self, weights: Weights, spec: Spec, prompt: list[int], plan: Plan, limit: int, sampling: Sampling) -> Iterator[int]:
-        """Up to ``limit`` new token ids after ``prompt``, with one key-value slot a visit."""
+    def hidden(self, stream: Stream) -> np.ndarray:
+        """The stream itself, float32 ``[B, T, D]``."""
+
+    def logits(self, weights: Weights, spec: Spec, stream: Stream, where: np.ndarray) -> np.ndarray:
+        """Final norm and head at flat positions ``[N]`` (row times T plus place): float32 ``[N, V]``."""
+
+    def log_probs(
+        self, weights: Weights, spec: Spec, stream: Stream, where: np.ndarray, targets: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Log-probability in nats of ``targets [N]`` as the tokens after flat positions ``where [N]``, float32 ``[N]``, and whether
+        each is the likeliest, bool ``[N]``. Never holds B x T x V."""
+
+    def stream(
+        self, weights: Weights, spec: Spec, prompt: list[int], run: Run, slots: tuple[int, ...], limit: int, sampling: Sampling
+    ) -> Iterator[int]:
+        """Up to ``limit`` new token ids after ``prompt``; ``slots`` gives the key-value slot of each visit."""
+
+    def decoding(self, weights: Weights, spec: Spec, slots: int, batch: int, capacity: int) -> Decoding:
+        """An empty one for ``batch`` rows of up to ``capacity`` tokens."""
 
     def learner(
         self,
         spec: Spec,
         state: Mapping[str, Mapping[str, np.ndarray]],
         updates: int,
-        optimizer: AdamW,
+        optimizer: Optimizer,
         *,
         device: str,
         dtype: str,

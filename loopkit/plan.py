@@ -172,6 +172,15 @@ def truncate(plan: Plan, visits: int) -> Plan:
     return plan[:visits]
 
 
+def key_value_slots(plan: Plan, budget: int | None = None) -> tuple[int, ...]:
+    """The key-value slot of each visit: one each, or with a budget at most so many a layer, taken in turn."""
+    if budget is not None and budget < 1:
+        raise UsageError(f"a layer needs at least one key-value slot, got {budget}")
+    owners = [(layer, plan[:visit].count(layer) % (budget or len(plan))) for visit, layer in enumerate(plan)]
+    numbers = {owner: number for number, owner in enumerate(dict.fromkeys(owners))}
+    return tuple(numbers[owner] for owner in owners)
+
+
 def runs(plan: Plan) -> list[tuple[Plan, int]]:
     """The plan as runs of consecutive layers, each with how often it repeats in a row: for pictures of it."""
     found: list[tuple[Plan, int]] = []

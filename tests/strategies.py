@@ -62,6 +62,14 @@ def plans(draw: st.DrawFn, base: Plan) -> Plan:
 
 
 @st.composite
+def repeat_texts(draw: st.DrawFn, base: Plan) -> str:
+    """One or two blocks of ``base``, each run one to three times."""
+    cuts = sorted(draw(st.sets(st.integers(0, len(base)), min_size=2, max_size=4)))
+    spans = list(zip(cuts[::2], cuts[1::2], strict=False))
+    return ",".join(f"{start}:{stop}x{draw(st.integers(1, 3))}" for start, stop in spans)
+
+
+@st.composite
 def _edited(draw: st.DrawFn, plan: Plan) -> Plan:
     start = draw(st.integers(0, len(plan) - 1))
     stop = draw(st.integers(start + 1, len(plan)))

@@ -10,6 +10,8 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from loopkit import backend, cost
+from loopkit.inference.passes import forward
+from loopkit.plan import key_value_slots
 from loopkit.run import Run
 from loopkit.spec import Spec, preset
 
@@ -22,7 +24,7 @@ def test_flops_are_torchs(spec: Spec, data: st.DataObject) -> None:
     torch_backend = backend.load("torch")
     weights = torch_backend.put(random_arrays(spec), "cpu", "float32")
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # the counter misses the CPU's fused attention
-        torch_backend.forward(weights, spec, np.zeros((1, length), np.int64), Run(plan))
+        forward(torch_backend, weights, spec, np.zeros((1, length), np.int64), Run(plan))
     assert counter.get_total_flops() == length * cost.token_flops(spec, plan, length)
 
 
@@ -66,6 +68,6 @@ def test_cache_has_a_slot_a_visit() -> None:
     model = backend.load("torch")
     from loopkit_torch.model import new_cache
 
-    cache = new_cache(model.put(random_arrays(spec), "cpu", "float32"), spec, 8, 1, 10)
+    cache = new_cache(model.put(random_arrays(spec), "cpu", "float32"), spec, key_value_slots(spec.plan), 1, 10)
     assert sum(t.numel() * t.element_size() for t in (cache.keys, cache.values)) == cost.cache_bytes(spec, length=10)
     assert torch.float32.itemsize == 4

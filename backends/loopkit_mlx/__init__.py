@@ -6,29 +6,36 @@ The device is a setting of the process: the one of the weights that were put las
 from loopkit_mlx import blas  # isort: skip # acts only before mlx.core is imported
 
 import time
+from dataclasses import replace
 from importlib import metadata
 
 import mlx.core as mx
 import numpy as np
 
-from loopkit.run import Run
+from loopkit.run import Rows, Run, Stream
 from loopkit.spec import Spec
 from loopkit_mlx import model
+from loopkit_mlx.decoding import Decoding
+from loopkit_mlx.exponential import logsumexp
 from loopkit_mlx.generate import stream
 from loopkit_mlx.learn import Learner, barrier, processes
 from loopkit_mlx.memory import Weights, default_dtype, devices, get, put, to_numpy
 from loopkit_mlx.quantize import quantize_folder
 
 __all__ = [
+    "advance",
     "barrier",
+    "decoding",
     "default_dtype",
     "devices",
-    "forward",
+    "enter",
     "get",
+    "hidden",
     "learner",
+    "log_probs",
+    "logits",
     "matmul_rate",
     "name",
-    "nll",
     "processes",
     "put",
     "quantize_folder",
@@ -38,36 +45,49 @@ __all__ = [
 
 name = "mlx"
 learner = Learner
+decoding = Decoding
 _CHUNK_ROWS = 256  # positions whose logits are held at a time
 
 
-def forward(weights: Weights, spec: Spec, ids: np.ndarray, run: Run) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """See loopkit.backend.Backend.forward."""
-    x_BTD, kept = _run(weights, spec, mx.array(ids), run)
-    return to_numpy(model.unembed(weights, spec, x_BTD)), kept
+def enter(weights: Weights, spec: Spec, rows: Rows) -> Stream:
+    """See loopkit.backend.Backend.enter."""
+    return Stream(model.embed(weights, spec, mx.array(rows.ids)), model.view(spec, rows))
 
 
-def nll(weights: Weights, spec: Spec, ids: np.ndarray, run: Run) -> np.ndarray:
-    """See loopkit.backend.Backend.nll."""
-    tokens = mx.array(ids)
-    x_BTD, _ = _run(weights, spec, tokens, run)
-    rows, targets = x_BTD[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()
-    chunks = [slice(start, start + _CHUNK_ROWS) for start in range(0, len(rows), _CHUNK_ROWS)]
-    losses = [to_numpy(_losses(model.unembed(weights, spec, rows[chunk]), targets[chunk])) for chunk in chunks]
-    return np.concatenate(losses).reshape(len(ids), -1)
+def advance(weights: Weights, spec: Spec, stream: Stream, run: Run) -> tuple[Stream, dict[str, np.ndarray]]:
+    """See loopkit.backend.Backend.advance."""
+    kept: model.Kept = {"resid": [], "attn": [], "mlp": []}
+    x_BTD = model.visits(weights, spec, stream.x, run, stream.context, kept=kept)
+    mx.eval(x_BTD)
+    return replace(stream, x=x_BTD), {name: np.stack(parts) for name, parts in kept.items() if parts}
 
 
-def _run(weights: Weights, spec: Spec, ids_BT: mx.array, run: Run) -> tuple[mx.array, dict[str, np.ndarray]]:
-    """The stream after all visits and what was captured on the way; without interventions by the short way."""
-    x_BTD = model.embed(weights, spec, ids_BT)
-    if not (run.capture or run.gate or run.overwrite):
-        return model.visits(weights, spec, x_BTD, run.plan), {}
-    x_BTD, kept = model.traced(weights, spec, x_BTD, run)
-    return x_BTD, {name: np.stack(parts) for name, parts in kept.items() if parts}
+def hidden(stream: Stream) -> np.ndarray:
+    """See loopkit.backend.Backend.hidden."""
+    return to_numpy(stream.x.astype(mx.float32))
 
 
-def _losses(logits_NV: mx.array, targets_N: mx.array) -> mx.array:
-    return mx.logsumexp(logits_NV, -1) - mx.take_along_axis(logits_NV, targets_N[:, None], -1)[:, 0]
+def logits(weights: Weights, spec: Spec, stream: Stream, where: np.ndarray) -> np.ndarray:
+    """See loopkit.backend.Backend.logits."""
+    return to_numpy(model.unembed(weights, spec, _picked(stream, where)))
+
+
+def log_probs(weights: Weights, spec: Spec, stream: Stream, where: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """See loopkit.backend.Backend.log_probs."""
+    places, row = np.unique(where, return_inverse=True)
+    found, top = np.empty(len(where), np.float32), np.empty(len(where), bool)
+    for start in range(0, len(places), _CHUNK_ROWS):
+        mine = np.flatnonzero((row >= start) & (row < start + _CHUNK_ROWS))
+        logits_NV = model.unembed(weights, spec, _picked(stream, places[start : start + _CHUNK_ROWS]))
+        rows, wanted = mx.array(row[mine] - start), mx.array(targets[mine])
+        found[mine] = to_numpy(logits_NV[rows, wanted] - logsumexp(logits_NV)[rows])
+        top[mine] = to_numpy(logits_NV.argmax(-1)[rows] == wanted)
+    return found, top
+
+
+def _picked(stream: Stream, where: np.ndarray) -> mx.array:
+    """The stream at flat positions, ``[N, D]``."""
+    return stream.x.flatten(0, 1)[mx.array(where)]
 
 
 def matmul_rate(device: str) -> float:

@@ -6,6 +6,7 @@ from typing import Any
 import mlx.core as mx
 
 from loopkit.plan import Plan
+from loopkit.run import Run
 from loopkit.sampling import Sampling
 from loopkit.spec import Spec
 from loopkit_mlx import model
@@ -15,24 +16,31 @@ from loopkit_mlx.memory import Weights
 class Looped:
     """A model as mlx-lm calls it: ids ``[B, T]`` and caches in, logits ``[B, T, V]`` out."""
 
-    def __init__(self, weights: Weights, spec: Spec, plan: Plan) -> None:
-        self.weights, self.spec, self.plan = weights, spec, plan
+    def __init__(self, weights: Weights, spec: Spec, run: Run, slots: tuple[int, ...]) -> None:
+        self.weights, self.spec, self.run = weights, spec, run
+        self.places = _places(run.plan, slots)
 
     def __call__(self, ids_BT: mx.array, cache: list[Any]) -> mx.array:
         x_BTD = model.embed(self.weights, self.spec, ids_BT)
-        x_BTD = model.visits(self.weights, self.spec, x_BTD, self.plan, slots(cache, self.plan))
+        slots = [cache[layer][index] for layer, index in self.places]
+        x_BTD = model.visits(self.weights, self.spec, x_BTD, self.run, model.View(), slots)
         return model.unembed(self.weights, self.spec, x_BTD)
 
     def make_cache(self) -> list[Any]:
-        """One CacheList a layer with a KVCache for each of its visits, none for a layer that the plan leaves out."""
+        """One CacheList a layer with a KVCache for each of its slots, none for a layer that the plan leaves out."""
         from mlx_lm.models.cache import CacheList, KVCache  # takes seconds to import
 
-        return [CacheList(*(KVCache() for _ in range(self.plan.count(layer)))) for layer in range(self.spec.n_layers)]
+        counts = [len({place for place in self.places if place[0] == layer}) for layer in range(self.spec.n_layers)]
+        return [CacheList(*(KVCache() for _ in range(count))) for count in counts]
 
 
-def slots(cache: list[Any], plan: Plan) -> list[model.Slot]:
-    """The caches in the order of the plan's visits."""
-    return [cache[layer][plan[:visit].count(layer)] for visit, layer in enumerate(plan)]
+def _places(plan: Plan, slots: tuple[int, ...]) -> list[tuple[int, int]]:
+    """For each visit its layer and which of that layer's slots it uses, numbered in the order of their first use."""
+    own: dict[int, list[int]] = {}
+    for layer, slot in zip(plan, slots, strict=True):
+        if slot not in own.setdefault(layer, []):
+            own[layer].append(slot)
+    return [(layer, own[layer].index(slot)) for layer, slot in zip(plan, slots, strict=True)]
 
 
 class Sampler:
@@ -51,11 +59,13 @@ class Sampler:
         return logprobs_BV.argmax(-1)
 
 
-def stream(weights: Weights, spec: Spec, prompt: list[int], plan: Plan, limit: int, sampling: Sampling) -> Iterator[int]:
+def stream(
+    weights: Weights, spec: Spec, prompt: list[int], run: Run, slots: tuple[int, ...], limit: int, sampling: Sampling
+) -> Iterator[int]:
     """See loopkit.backend.Backend.stream. Take all tokens in one thread: MLX's streams belong to threads."""
     from mlx_lm.generate import generate_step
 
-    looped = Looped(weights, spec, plan)
+    looped = Looped(weights, spec, run, slots)
     here = mx.default_stream(mx.default_device())  # mlx-lm's own was made for the device that was the default when it was imported
     steps = generate_step(mx.array(prompt), looped, here, max_tokens=limit, sampler=Sampler(sampling), prompt_cache=looped.make_cache())
     for token, _ in steps:

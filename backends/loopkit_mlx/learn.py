@@ -1,9 +1,8 @@
-"""Learning in MLX: loss, gradients and AdamW over a plan, on one device or averaged over several processes.
+"""Learning in MLX: loss and gradients over a plan, on one device or averaged over several processes.
 
 Shapes: B batch, T length, D hidden, V vocabulary.
 """
 
-import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -15,11 +14,11 @@ import numpy as np
 from mlx.nn.utils import average_gradients
 
 from loopkit.errors import UsageError
-from loopkit.optimizer import AdamW
+from loopkit.optimizer import Optimizer
 from loopkit.plan import Plan
 from loopkit.run import Batch
 from loopkit.spec import Spec
-from loopkit_mlx import model
+from loopkit_mlx import model, optimize
 from loopkit_mlx.exponential import logsumexp
 from loopkit_mlx.memory import DTYPES, Weights, get, to_mlx, use
 
@@ -52,14 +51,14 @@ def _lanes() -> list[Any]:
 
 
 class Learner:
-    """Weights and both AdamW moments on a device, float32, and the step that changes them. See loopkit.backend.Learner."""
+    """Weights and both moments on a device, float32, and the step that changes them. See loopkit.backend.Learner."""
 
     def __init__(
         self,
         spec: Spec,
         state: Mapping[str, Arrays],
         updates: int,
-        optimizer: AdamW,
+        optimizer: Optimizer,
         *,
         device: str,
         dtype: str = "float32",
@@ -72,11 +71,13 @@ class Learner:
             raise UsageError("MLX does not compile on a CPU here; leave --compile out")
         use(device)
         self.spec, self.settings, self.updates, self.micro_batches = spec, optimizer, updates, micro_batches
-        self.parts = {part: {name: to_mlx(arrays[name]).astype(mx.float32) for name in spec.shapes()} for part, arrays in state.items()}
+        self.parts = {
+            part: {name: to_mlx(state[part][name]).astype(mx.float32) for name in spec.shapes()} for part in ("weights", "first", "second")
+        }
         mx.eval(self.parts)
         self._loss = _Loss(spec, DTYPES[dtype], checkpointing, norm_scaling)
         self._compile: Callable[[Any], Any] = mx.compile if compiled else lambda function: function
-        self._adam = self._compile(partial(_adam, optimizer))
+        self._update = self._compile(partial(optimize.update, optimizer))
         self.lanes = _lanes() if device == "cpu" else [mx.default_stream(mx.default_device())]
         self._made: dict[tuple[Plan, int | None], Any] = {}
 
@@ -84,7 +85,7 @@ class Learner:
         """See loopkit.backend.Learner.step."""
         loss, gradients = _average(*self._accumulate(batch, plan, detach_at))
         self.updates += 1
-        self.parts, norm = self._adam(self.parts, gradients, *_scalars(self.settings, rate, self.updates))
+        self.parts, norm = self._update(self.parts, gradients, optimize.scalars(self.settings, rate, self.updates))
         del gradients  # nothing may hold what is old while the new is computed, or its memory is not used again
         mx.eval(self.parts, loss, norm)
         return float(loss), float(norm)
@@ -92,6 +93,10 @@ class Learner:
     def evaluate(self, batch: Batch, plan: Plan) -> tuple[float, int]:
         """See loopkit.backend.Learner.evaluate."""
         return float(self._loss(self.parts["weights"], _part(batch), plan)), _counted(batch)
+
+    def agree(self, asked: bool) -> bool:
+        """See loopkit.backend.Learner.agree."""
+        return bool(_sum_over_processes(mx.array(float(asked))) > 0)
 
     def state(self) -> dict[str, dict[str, np.ndarray]]:
         """See loopkit.backend.Learner.state."""
@@ -165,29 +170,6 @@ def _visit(spec: Spec, layer: int, w: Weights, x_BTD: mx.array, mask: mx.array |
 
 def _cross_entropy(logits_BTV: mx.array, targets_BT: mx.array) -> mx.array:
     return logsumexp(logits_BTV) - mx.take_along_axis(logits_BTV, targets_BT[..., None], -1)[..., 0]
-
-
-def _adam(
-    settings: AdamW, parts: dict[str, Weights], gradients: Weights, decay: mx.array, step_size: mx.array, root: mx.array
-) -> tuple[dict[str, Weights], mx.array]:
-    """New weights and moments, and the gradient's norm before clipping; the order of operations is that of torch's fused AdamW."""
-    norm = mx.sqrt(sum((g.square().sum() for g in gradients.values()), mx.array(0.0)))
-    scale = mx.minimum((settings.clip or math.inf) / (norm + 1e-6), 1.0)
-    new: dict[str, Weights] = {"weights": {}, "first": {}, "second": {}}
-    for name, gradient in gradients.items():
-        g, w = gradient * scale, parts["weights"][name]
-        first = parts["first"][name] + (1 - settings.beta1) * (g - parts["first"][name])
-        second = settings.beta2 * parts["second"][name] + (1 - settings.beta2) * g * g
-        w = w * decay if w.ndim > 1 else w
-        new["weights"][name] = w - step_size * first / (mx.sqrt(second) / root + settings.eps)
-        new["first"][name], new["second"][name] = first, second
-    return new, norm
-
-
-def _scalars(settings: AdamW, rate: float, updates: int) -> tuple[mx.array, mx.array, mx.array]:
-    """What of the update depends on rate and step: the weights' decay, the step's size, and the root of the second correction."""
-    step_size = rate / (1 - settings.beta1**updates)
-    return mx.array(1 - rate * settings.weight_decay), mx.array(step_size), mx.array(math.sqrt(1 - settings.beta2**updates))
 
 
 def _split(batch: Batch, parts: int) -> Iterator[Part]:

@@ -3,24 +3,36 @@
 Shapes: B batch, T length, S length with what the cache holds, D hidden, H query heads, G key-value heads, K head dim, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import lru_cache
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import mlx.core as mx
 import numpy as np
 
-from loopkit.plan import Plan
-from loopkit.run import Run
+from loopkit.run import Rows, Run, Sublayer
 from loopkit.spec import Spec
 from loopkit_mlx.exponential import attend, sigmoid
 from loopkit_mlx.memory import Weights, to_numpy
+
+Rotary = tuple[mx.array, mx.array]
+Kept = dict[str, list[np.ndarray]]
+
+
+class View(NamedTuple):
+    """What attention must know of the rows: where positions are (None: in order), and what each sees (None: all up to its own)."""
+
+    rotary: Rotary | None = None
+    mask: mx.array | None = None
 
 
 class Slot(Protocol):
     """Keys and values of one visit, as mlx-lm's caches hold them; ``offset`` positions are filled."""
 
     offset: int
+
+    def trim(self, n: int) -> int:
+        """Forget the last ``n`` positions."""
 
     def update_and_fetch(self, keys: mx.array, values: mx.array) -> tuple[mx.array, mx.array]:
         """Append ``[B, G, T, K]`` and return all there is, ``[B, G, S, K]``."""
@@ -43,38 +55,60 @@ def unembed(weights: Weights, spec: Spec, x_BTD: mx.array) -> mx.array:
     return linear(weights, head, mx.fast.rms_norm(x_BTD, weights["model.norm.weight"], spec.rms_norm_eps)).astype(mx.float32)
 
 
-def visits(weights: Weights, spec: Spec, x_BTD: mx.array, plan: Plan, slots: Sequence[Slot] | None = None) -> mx.array:
-    """Run the layers of ``plan`` on the stream; with one slot a visit, as the continuation of what they hold."""
-    for visit, layer in enumerate(plan):
-        x_BTD = x_BTD + attention(weights, spec, layer, x_BTD, slots[visit] if slots else None)
-        x_BTD = x_BTD + mlp(weights, spec, layer, x_BTD)
-    return x_BTD
+def view(spec: Spec, rows: Rows) -> View:
+    """The view of rows that are whole from their beginning on."""
+    seen = rows.seen()
+    if seen is None:
+        return View()
+    angles = rows.places()[:, None, :, None] * spec.rope_frequencies()
+    return View((mx.array(np.cos(angles, dtype=np.float32)), mx.array(np.sin(angles, dtype=np.float32))), mx.array(seen)[:, None])
 
 
-def traced(weights: Weights, spec: Spec, x_BTD: mx.array, run: Run) -> tuple[mx.array, dict[str, list[np.ndarray]]]:
-    """The same with the run's interventions: the stream after all visits, and resid, attn and mlp where the run captures."""
-    kept: dict[str, list[np.ndarray]] = {"resid": [], "attn": [], "mlp": []}
+def visits(
+    weights: Weights,
+    spec: Spec,
+    x_BTD: mx.array,
+    run: Run,
+    rows: View,
+    slots: Sequence[Slot] | None = None,
+    kept: Kept | None = None,
+) -> mx.array:
+    """The stream after the visits of ``run``; with one slot a visit, as the continuation of what they hold.
 
-    def keep(name: str, y_BTD: mx.array) -> mx.array:
-        if run.capture:
-            kept[name].append(to_numpy(y_BTD.astype(mx.float32)))
-        return y_BTD
-
+    What the run captures is appended to ``kept``'s lists resid, attn and mlp.
+    """
+    start = slots[0].offset if slots else 0
+    keep = _keeper(kept if run.capture else None)
+    entry = x_BTD
     for visit, layer in enumerate(run.plan):
-        if visit in run.overwrite:
-            x_BTD = mx.broadcast_to(_like(run.overwrite[visit], x_BTD), x_BTD.shape)
+        x_BTD = _placed(x_BTD, run, visit)
+        entry = x_BTD if any(span.start == visit for span in run.blend) else entry
         keep("resid", x_BTD)
-        x_BTD = x_BTD + keep("attn", _gated(attention(weights, spec, layer, x_BTD), run.gate.get((visit, "attention"))))
-        x_BTD = x_BTD + keep("mlp", _gated(mlp(weights, spec, layer, x_BTD), run.gate.get((visit, "mlp"))))
-    return keep("resid", x_BTD), kept
+        slot = slots[visit] if slots else None
+        if slot is not None:
+            slot.trim(slot.offset - start)  # an earlier visit that shares the slot has written these positions already
+        x_BTD = x_BTD + keep(
+            "attn", _changed(attention(weights, spec, layer, x_BTD, slot, rows.mask, rows.rotary), run, visit, "attention")
+        )
+        x_BTD = x_BTD + keep("mlp", _changed(mlp(weights, spec, layer, x_BTD), run, visit, "mlp"))
+        for span in run.blend:
+            x_BTD = entry + span.weight * (x_BTD - entry) if span.stop == visit + 1 else x_BTD
+    return keep("resid", _placed(x_BTD, run, len(run.plan)))
 
 
 def attention(
-    weights: Weights, spec: Spec, layer: int, x_BTD: mx.array, slot: Slot | None = None, mask: mx.array | None = None
+    weights: Weights,
+    spec: Spec,
+    layer: int,
+    x_BTD: mx.array,
+    slot: Slot | None = None,
+    mask: mx.array | None = None,
+    rotary: Rotary | None = None,
 ) -> mx.array:
     """What attention adds to the stream, causal over the slot's positions and these.
 
-    ``mask``, bool ``[B, 1, T, S]``, says which keys a position sees; without it all up to its own.
+    ``mask``, bool ``[B, 1, T, S]``, says which keys a position sees; without it all up to its own. ``rotary`` says where positions
+    are that do not follow each other.
     """
     at = f"model.layers.{layer}.self_attn."
     x_BTD = mx.fast.rms_norm(x_BTD, weights[f"model.layers.{layer}.input_layernorm.weight"], spec.rms_norm_eps)
@@ -82,7 +116,7 @@ def attention(
     k_BGTK = heads(weights, spec, at + "k", x_BTD)
     v_BGTK = _split_heads(spec, linear(weights, at + "v_proj", x_BTD))
     start = slot.offset if slot else 0
-    q_BHTK, k_BGTK = rotate(spec, q_BHTK, start), rotate(spec, k_BGTK, start)
+    q_BHTK, k_BGTK = (rotate(spec, each, start) if rotary is None else rotate_by(each, *rotary) for each in (q_BHTK, k_BGTK))
     k_BGSK, v_BGSK = slot.update_and_fetch(k_BGTK, v_BGTK) if slot else (k_BGTK, v_BGTK)
     out = attend(q_BHTK, k_BGSK, v_BGSK, mask)
     return linear(weights, at + "o_proj", out.swapaxes(1, 2).flatten(2))
@@ -105,6 +139,13 @@ def mlp(weights: Weights, spec: Spec, layer: int, x_BTD: mx.array) -> mx.array:
 def rotate(spec: Spec, x_BHTK: mx.array, start: int) -> mx.array:
     """Rotary positions from ``start`` on, halves paired."""
     return mx.fast.rope(x_BHTK, spec.head_dim, traditional=False, base=None, scale=1.0, offset=start, freqs=_periods(spec))
+
+
+def rotate_by(x_BHTK: mx.array, cos_BTK: mx.array, sin_BTK: mx.array) -> mx.array:
+    """Rotary positions by the cosines and sines of each position, ``[B, 1, T, K / 2]``."""
+    low, high = mx.split(x_BHTK.astype(mx.float32), 2, -1)
+    turned = mx.concatenate([low * cos_BTK - high * sin_BTK, high * cos_BTK + low * sin_BTK], -1)
+    return turned.astype(x_BHTK.dtype)
 
 
 def linear(weights: Weights, name: str, x: mx.array) -> mx.array:
@@ -132,8 +173,27 @@ def _split_heads(spec: Spec, x_BTD: mx.array) -> mx.array:
     return mx.unflatten(x_BTD, -1, (-1, spec.head_dim)).swapaxes(1, 2)
 
 
-def _gated(x_BTD: mx.array, gate: np.ndarray | None) -> mx.array:
-    return x_BTD if gate is None else x_BTD * _like(np.asarray(gate), x_BTD)[..., :, None]
+def _placed(x_BTD: mx.array, run: Run, visit: int) -> mx.array:
+    """The stream that enters a visit, or what the run puts in its place."""
+    return mx.broadcast_to(_like(run.overwrite[visit], x_BTD), x_BTD.shape) if visit in run.overwrite else x_BTD
+
+
+def _changed(x_BTD: mx.array, run: Run, visit: int, sublayer: Sublayer) -> mx.array:
+    """What a sublayer added, after the run's gate and scale."""
+    gate, scale = run.gate.get((visit, sublayer)), run.scale.get(visit)
+    x_BTD = x_BTD if gate is None else x_BTD * _like(np.asarray(gate), x_BTD)[..., :, None]
+    return x_BTD if scale is None else x_BTD * scale
+
+
+def _keeper(kept: Kept | None) -> Callable[[str, mx.array], mx.array]:
+    """Passes arrays through and appends float32 copies of them to ``kept``, if there is one."""
+
+    def keep(name: str, x_BTD: mx.array) -> mx.array:
+        if kept is not None:
+            kept[name].append(to_numpy(x_BTD.astype(mx.float32)))
+        return x_BTD
+
+    return keep
 
 
 def _like(array: np.ndarray, x: mx.array) -> mx.array:

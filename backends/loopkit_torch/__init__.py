@@ -3,6 +3,7 @@
 import os
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 
 import numpy as np
 
@@ -10,26 +11,29 @@ os.environ.setdefault("GOMP_SPINCOUNT", "10000")  # threads that spin for each o
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")  # huge pages on Linux: decoding reads weights up to a quarter faster
 
 import torch
-import torch.nn.functional as F
 
-from loopkit.plan import Plan
-from loopkit.run import Run
+from loopkit.run import Rows, Run, Stream
 from loopkit.sampling import Sampling
 from loopkit.spec import Spec
 from loopkit_torch import model
+from loopkit_torch.decoding import Decoding
 from loopkit_torch.learn import Learner, barrier, processes
 from loopkit_torch.memory import Weights, default_dtype, devices, get, put, read_state_dict
 
 __all__ = [
+    "advance",
     "barrier",
+    "decoding",
     "default_dtype",
     "devices",
-    "forward",
+    "enter",
     "get",
+    "hidden",
     "learner",
+    "log_probs",
+    "logits",
     "matmul_rate",
     "name",
-    "nll",
     "processes",
     "put",
     "read_state_dict",
@@ -39,54 +43,73 @@ __all__ = [
 
 name = "torch"
 learner = Learner
+decoding = Decoding
 _CHUNK_ROWS = 256  # positions whose logits are held at a time
 
 
 @torch.inference_mode()
-def forward(weights: Weights, spec: Spec, ids: np.ndarray, run: Run) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-    """See loopkit.backend.Backend.forward."""
-    x_BTD, kept = _run(weights, spec, _ids(ids, weights), run)
-    return model.unembed(weights, spec, x_BTD).cpu().numpy(), kept
+def enter(weights: Weights, spec: Spec, rows: Rows) -> Stream:
+    """See loopkit.backend.Backend.enter."""
+    x_BTD = model.embed(weights, _ids(rows.ids, weights))
+    return Stream(x_BTD, model.view(spec, rows, x_BTD))
 
 
 @torch.inference_mode()
-def nll(weights: Weights, spec: Spec, ids: np.ndarray, run: Run) -> np.ndarray:
-    """See loopkit.backend.Backend.nll."""
-    tokens = _ids(ids, weights)
-    x_BTD, _ = _run(weights, spec, tokens, run)
-    rows, targets = x_BTD[:, :-1].flatten(0, 1), tokens[:, 1:].flatten()
-    losses = [
-        F.cross_entropy(model.unembed(weights, spec, rows[i : i + _CHUNK_ROWS]), targets[i : i + _CHUNK_ROWS], reduction="none")
-        for i in range(0, len(rows), _CHUNK_ROWS)
-    ]
-    return torch.cat(losses).view(len(ids), -1).cpu().numpy()
+def advance(weights: Weights, spec: Spec, stream: Stream, run: Run) -> tuple[Stream, dict[str, np.ndarray]]:
+    """See loopkit.backend.Backend.advance."""
+    kept: model.Kept = {"resid": [], "attn": [], "mlp": []}
+    x_BTD = model.visits(weights, spec, stream.x, run, stream.context, kept=kept)
+    return replace(stream, x=x_BTD), {name: np.stack(parts) for name, parts in kept.items() if parts}
 
 
-def _run(weights: Weights, spec: Spec, ids: torch.Tensor, run: Run) -> tuple[torch.Tensor, dict[str, np.ndarray]]:
-    """The stream after all visits and what was captured on the way; without interventions by the short way."""
-    x_BTD = model.embed(weights, ids)
-    if not (run.capture or run.gate or run.overwrite):
-        return model.visits(weights, spec, x_BTD, run.plan), {}
-    x_BTD, kept = model.traced(weights, spec, x_BTD, run)
-    return x_BTD, {name: np.stack(parts) for name, parts in kept.items() if parts}
+@torch.inference_mode()
+def hidden(stream: Stream) -> np.ndarray:
+    """See loopkit.backend.Backend.hidden."""
+    return stream.x.float().cpu().numpy()
 
 
-def stream(weights: Weights, spec: Spec, prompt: list[int], plan: Plan, limit: int, sampling: Sampling) -> Iterator[int]:
+@torch.inference_mode()
+def logits(weights: Weights, spec: Spec, stream: Stream, where: np.ndarray) -> np.ndarray:
+    """See loopkit.backend.Backend.logits."""
+    return model.unembed(weights, spec, _picked(stream, where)).cpu().numpy()
+
+
+@torch.inference_mode()
+def log_probs(weights: Weights, spec: Spec, stream: Stream, where: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """See loopkit.backend.Backend.log_probs."""
+    places, row = np.unique(where, return_inverse=True)
+    found, top = np.empty(len(where), np.float32), np.empty(len(where), bool)
+    for start in range(0, len(places), _CHUNK_ROWS):
+        mine = np.flatnonzero((row >= start) & (row < start + _CHUNK_ROWS))
+        logs_NV = model.unembed(weights, spec, _picked(stream, places[start : start + _CHUNK_ROWS])).log_softmax(-1)
+        found[mine] = logs_NV.cpu().numpy()[row[mine] - start, targets[mine]]
+        top[mine] = logs_NV.argmax(-1).cpu().numpy()[row[mine] - start] == targets[mine]
+    return found, top
+
+
+def stream(
+    weights: Weights, spec: Spec, prompt: list[int], run: Run, slots: tuple[int, ...], limit: int, sampling: Sampling
+) -> Iterator[int]:
     """See loopkit.backend.Backend.stream."""
-    cache = model.new_cache(weights, spec, len(plan), 1, len(prompt) + limit)
+    cache = model.new_cache(weights, spec, slots, 1, len(prompt) + limit)
     ids = _ids(np.array([prompt]), weights)
+    if len(set(slots)) < len(slots) and len(prompt) > 1:  # what is shared holds the last visit's: from here on token by token
+        _next(weights, spec, ids[:, :-1], run, cache, sampling, 0)
+        ids = ids[:, -1:]
     for step in range(limit):
-        ids = _next(weights, spec, ids, plan, cache, sampling, step)
+        ids = _next(weights, spec, ids, run, cache, sampling, step)
         yield int(ids)
 
 
 @torch.inference_mode()
-def _next(weights: Weights, spec: Spec, ids: torch.Tensor, plan: Plan, cache: model.Cache, sampling: Sampling, step: int) -> torch.Tensor:
-    x_BTD = model.visits(weights, spec, model.embed(weights, ids), plan, cache)
-    logits = model.unembed(weights, spec, x_BTD[:, -1:])
+def _next(weights: Weights, spec: Spec, ids: torch.Tensor, run: Run, cache: model.Cache, sampling: Sampling, step: int) -> torch.Tensor:
+    x_BTD = model.embed(weights, ids)
+    rows = model.View(model.rotary_tables(spec, cache.length, x_BTD.shape[1], x_BTD.device, x_BTD.dtype))
+    x_BTD = model.visits(weights, spec, x_BTD, run, rows, cache)
+    logits_BTV = model.unembed(weights, spec, x_BTD[:, -1:])
     if sampling.temperature > 0:
-        logits = logits + torch.from_numpy(sampling.noise(step, logits.shape[-1])).to(logits.device)
-    return logits.argmax(-1)
+        logits_BTV = logits_BTV + torch.from_numpy(sampling.noise(step, logits_BTV.shape[-1])).to(logits_BTV.device)
+    return logits_BTV.argmax(-1)
 
 
 def matmul_rate(device: str) -> float:
@@ -114,3 +137,8 @@ def versions() -> dict[str, str]:
 
 def _ids(ids: np.ndarray, weights: Weights) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(ids, dtype=np.int64)).to(weights["model.norm.weight"].device)
+
+
+def _picked(stream: Stream, where: np.ndarray) -> torch.Tensor:
+    """The stream at flat positions, ``[N, D]``."""
+    return stream.x.flatten(0, 1)[torch.from_numpy(np.ascontiguousarray(where, dtype=np.int64)).to(stream.x.device)]

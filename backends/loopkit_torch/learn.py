@@ -1,8 +1,8 @@
-"""Learning in torch: loss, gradients and AdamW over a plan, on one device or averaged over several processes."""
+"""Learning in torch: loss and gradients over a plan, on one device or averaged over several processes."""
 
 import os
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import lru_cache, partial
 
 import numpy as np
 import torch
@@ -11,12 +11,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from loopkit.optimizer import AdamW
+from loopkit.optimizer import Optimizer
 from loopkit.plan import Plan
 from loopkit.run import Batch
 from loopkit.spec import Spec
 from loopkit_torch import model
 from loopkit_torch.memory import DTYPES, get, put
+from loopkit_torch.optimize import Update
 
 Arrays = Mapping[str, np.ndarray]
 
@@ -40,14 +41,14 @@ def barrier() -> None:
 
 
 class Learner:
-    """Weights and both AdamW moments on a device, float32, and the step that changes them. See loopkit.backend.Learner."""
+    """Weights and both moments on a device, float32, and the step that changes them. See loopkit.backend.Learner."""
 
     def __init__(
         self,
         spec: Spec,
         state: Mapping[str, Arrays],
         updates: int,
-        optimizer: AdamW,
+        optimizer: Optimizer,
         *,
         device: str,
         dtype: str = "float32",
@@ -56,21 +57,13 @@ class Learner:
         compiled: bool = False,
         norm_scaling: bool = False,
     ) -> None:
-        self.spec, self.settings = spec, optimizer
+        self.spec = spec
         self.dtype, self.micro_batches, self.checkpointing, self.norm_scaling = DTYPES[dtype], micro_batches, checkpointing, norm_scaling
         self.parts = {name: put(arrays, device, "float32") for name, arrays in state.items()}
         names = _stored(spec, self.parts["weights"])
         self.leaves = {name: self.parts["weights"][name].requires_grad_() for name in names}
-        groups = [
-            {"params": [t for t in self.leaves.values() if t.ndim > 1], "weight_decay": optimizer.weight_decay},
-            {"params": [t for t in self.leaves.values() if t.ndim == 1], "weight_decay": 0.0},
-        ]
-        self.adam = torch.optim.AdamW(groups, betas=(optimizer.beta1, optimizer.beta2), eps=optimizer.eps, fused=True)
-        for name, leaf in self.leaves.items():
-            moments = {"exp_avg": self.parts["first"][name], "exp_avg_sq": self.parts["second"][name]}
-            self.adam.state[leaf] = {"step": torch.tensor(float(updates), device=device), **moments}
-        self._visit = torch.compile(_visit) if compiled else _visit
-        self._loss = torch.compile(_loss) if compiled else _loss
+        self._update = Update(optimizer, spec, self.parts, self.leaves, updates)
+        self.compiled = compiled
 
     def step(self, batch: Batch, plan: Plan, rate: float, detach_at: int | None = None) -> tuple[float, float]:
         """See loopkit.backend.Learner.step."""
@@ -82,17 +75,17 @@ class Learner:
             share.backward()  # type: ignore[no-untyped-call]
             loss += share.detach()
         self._sum_gradients()
-        norm = torch.nn.utils.clip_grad_norm_(self.leaves.values(), self.settings.clip or float("inf"))
-        for group in self.adam.param_groups:
-            group["lr"] = rate
-        self.adam.step()
-        self.adam.zero_grad(set_to_none=True)
+        norm = self._update(rate)
         return float(_sum_over_processes(loss)), float(norm)
 
     @torch.no_grad()
     def evaluate(self, batch: Batch, plan: Plan) -> tuple[float, int]:
         """See loopkit.backend.Learner.evaluate."""
         return float(self._loss_sum(batch, plan, None)), _counted(batch)
+
+    def agree(self, asked: bool) -> bool:
+        """See loopkit.backend.Learner.agree."""
+        return bool(_sum_over_processes(torch.tensor(float(asked), device=self.parts["weights"]["model.norm.weight"].device)) > 0)
 
     def state(self) -> dict[str, dict[str, np.ndarray]]:
         """See loopkit.backend.Learner.state."""
@@ -108,20 +101,23 @@ class Learner:
         x_BTD = self._stream(weights, model.embed(weights, ids_BT), plan, mask, detach_at)
         head = weights.get("lm_head.weight", weights["model.embed_tokens.weight"])
         counts = None if batch.loss_mask is None else torch.from_numpy(batch.loss_mask).to(device)
-        return self._loss(x_BTD, weights["model.norm.weight"], head, targets_BT, counts, self.spec.rms_norm_eps)
+        return self._made(_loss)(x_BTD, weights["model.norm.weight"], head, targets_BT, counts, self.spec.rms_norm_eps)
 
     def _stream(self, weights: dict[str, Tensor], x_BTD: Tensor, plan: Plan, mask: Tensor | None, detach_at: int | None) -> Tensor:
         rotary = model.rotary_tables(self.spec, 0, x_BTD.shape[1], x_BTD.device, x_BTD.dtype)
         layers = {layer: self._layer(weights, layer) for layer in set(plan)}
+        run = self._made(_visit)
+        if self.checkpointing and torch.is_grad_enabled():
+            run = partial(checkpoint, run, use_reentrant=False)
         for visit, layer in enumerate(plan):
             if visit == detach_at:
                 x_BTD = x_BTD.detach()
-            arguments: tuple[Any, ...] = (x_BTD, layers[layer], *rotary, mask, self.spec)
-            if self.checkpointing and torch.is_grad_enabled():
-                x_BTD = checkpoint(self._visit, *arguments, use_reentrant=False)
-            else:
-                x_BTD = self._visit(*arguments)
+            x_BTD = run(x_BTD, layers[layer], *rotary, mask, self.spec)
         return x_BTD
+
+    def _made(self, function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+        """Compiled for training alone: an evaluation's other shapes and its lack of gradients would be compiled too."""
+        return _compiled(function) if self.compiled and torch.is_grad_enabled() else function
 
     def _layer(self, weights: dict[str, Tensor], layer: int) -> model.Layer:
         w = model.layer_weights(weights, layer)
@@ -135,6 +131,12 @@ class Learner:
         for leaf in self.leaves.values():
             leaf.grad = torch.zeros_like(leaf) if leaf.grad is None else leaf.grad
             _sum_over_processes(leaf.grad)
+
+
+@lru_cache(maxsize=2)
+def _compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """For each shape anew: code for any shape rounds in another way, so a resumed run would differ in the last bit."""
+    return torch.compile(function, dynamic=False)
 
 
 def _visit(x_BTD: Tensor, w: model.Layer, cos: Tensor, sin: Tensor, mask: Tensor | None, spec: Spec) -> Tensor:

@@ -3,6 +3,7 @@
 Shapes: B batch, T length, S keys, D hidden, H query heads, G key-value heads, K head dim, V vocabulary.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -12,11 +13,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from loopkit.plan import Plan
-from loopkit.run import Run
+from loopkit.run import Rows, Run, Sublayer
 from loopkit.spec import Spec
 from loopkit_torch.memory import Weights
 
+Kept = dict[str, list[np.ndarray]]
 _FEW_ROWS = 64  # below this oneDNN's product is up to twice as fast as MKL's on a CPU, above it MKL's is (docs/speed)
 
 
@@ -35,20 +36,32 @@ class Layer(NamedTuple):
     down: Tensor
 
 
+class View(NamedTuple):
+    """What attention must know of the rows: the rotary tables of their places, and what each position sees (None: all up to its own)."""
+
+    rotary: tuple[Tensor, Tensor]
+    mask: Tensor | None = None
+
+
 @dataclass
 class Cache:
-    """Keys and values by visit, ``[visits, B, G, capacity, K]`` each, and how many positions are filled."""
+    """Keys and values by slot, ``[slots, B, G, capacity, K]`` each, the slot of each visit, and how many positions are filled."""
 
     keys: Tensor
     values: Tensor
+    slots: tuple[int, ...]
     length: int = 0
 
+    def slot(self, visit: int) -> tuple[Tensor, Tensor]:
+        """Keys and values that a visit reads and writes."""
+        return self.keys[self.slots[visit]], self.values[self.slots[visit]]
 
-def new_cache(weights: Weights, spec: Spec, visits: int, batch: int, capacity: int) -> Cache:
-    """An empty cache with one slot a visit."""
+
+def new_cache(weights: Weights, spec: Spec, slots: tuple[int, ...], batch: int, capacity: int) -> Cache:
+    """An empty cache; ``slots`` gives the slot of each visit."""
     like = weights["model.norm.weight"]
-    shape = (visits, batch, spec.num_key_value_heads, capacity, spec.head_dim)
-    return Cache(like.new_empty(shape), like.new_empty(shape))
+    shape = (max(slots) + 1, batch, spec.num_key_value_heads, capacity, spec.head_dim)
+    return Cache(like.new_empty(shape), like.new_empty(shape), slots)
 
 
 def layer_weights(weights: Weights, layer: int) -> Layer:
@@ -79,38 +92,41 @@ def unembed(weights: Weights, spec: Spec, x_BTD: Tensor) -> Tensor:
     return linear(x_BTD, weights.get("lm_head.weight", weights["model.embed_tokens.weight"])).float()
 
 
-def visits(weights: Weights, spec: Spec, x_BTD: Tensor, plan: Plan, cache: Cache | None = None) -> Tensor:
-    """Run the layers of ``plan`` on the stream; with a cache, as the continuation of what it holds."""
+def view(spec: Spec, rows: Rows, like: Tensor) -> View:
+    """The view of rows that are whole from their beginning on."""
+    seen, length = rows.seen(), rows.ids.shape[1]
+    rotary = rotary_tables(spec, 0, length, like.device, like.dtype)
+    if seen is None:
+        return View(rotary)
+    places = torch.from_numpy(rows.places()).to(like.device)
+    return View((rotary[0][places], rotary[1][places]), torch.from_numpy(seen).to(like.device)[:, None])
+
+
+def visits(
+    weights: Weights, spec: Spec, x_BTD: Tensor, run: Run, rows: View, cache: Cache | None = None, kept: Kept | None = None
+) -> Tensor:
+    """The stream after the visits of ``run``; with a cache, as the continuation of what it holds.
+
+    What the run captures is appended to ``kept``'s lists resid, attn and mlp.
+    """
     start = cache.length if cache else 0
-    rotary = rotary_tables(spec, start, x_BTD.shape[1], x_BTD.device, x_BTD.dtype)
-    for visit, layer in enumerate(plan):
+    keep = _keeper(kept if run.capture else None)
+    entry = x_BTD
+    for visit, layer in enumerate(run.plan):
         w = layer_weights(weights, layer)
-        slot = (cache.keys[visit], cache.values[visit]) if cache else None
-        x_BTD = x_BTD + attention(x_BTD, w, spec, rotary, slot, start)
-        x_BTD = x_BTD + mlp(x_BTD, w, spec)
+        x_BTD = _placed(x_BTD, run, visit)
+        entry = x_BTD if any(span.start == visit for span in run.blend) else entry
+        keep("resid", x_BTD)
+        slot = cache.slot(visit) if cache else None
+        added = attention(x_BTD, w, spec, rows.rotary, slot, start, rows.mask)
+        x_BTD = x_BTD + keep("attn", _changed(added, run, visit, "attention"))
+        x_BTD = x_BTD + keep("mlp", _changed(mlp(x_BTD, w, spec), run, visit, "mlp"))
+        for span in run.blend:
+            x_BTD = torch.lerp(entry, x_BTD, span.weight) if span.stop == visit + 1 else x_BTD
+    x_BTD = keep("resid", _placed(x_BTD, run, len(run.plan)))
     if cache:
         cache.length += x_BTD.shape[1]
     return x_BTD
-
-
-def traced(weights: Weights, spec: Spec, x_BTD: Tensor, run: Run) -> tuple[Tensor, dict[str, list[np.ndarray]]]:
-    """The same with the run's interventions: the stream after all visits, and resid, attn and mlp where the run captures."""
-    kept: dict[str, list[np.ndarray]] = {"resid": [], "attn": [], "mlp": []}
-    rotary = rotary_tables(spec, 0, x_BTD.shape[1], x_BTD.device, x_BTD.dtype)
-
-    def keep(name: str, y_BTD: Tensor) -> Tensor:
-        if run.capture:
-            kept[name].append(y_BTD.float().cpu().numpy())
-        return y_BTD
-
-    for visit, layer in enumerate(run.plan):
-        w = layer_weights(weights, layer)
-        if visit in run.overwrite:
-            x_BTD = _like(run.overwrite[visit], x_BTD).expand_as(x_BTD)
-        keep("resid", x_BTD)
-        x_BTD = x_BTD + keep("attn", _gated(attention(x_BTD, w, spec, rotary), run.gate.get((visit, "attention"))))
-        x_BTD = x_BTD + keep("mlp", _gated(mlp(x_BTD, w, spec), run.gate.get((visit, "mlp"))))
-    return keep("resid", x_BTD), kept
 
 
 def attention(
@@ -178,6 +194,7 @@ def rotary_tables(spec: Spec, start: int, length: int, device: torch.device, dty
 
 
 @lru_cache(maxsize=16)
+@torch.inference_mode(False)  # what is kept must do for training too
 def _all_rotary(spec: Spec, length: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     angles = torch.arange(length, dtype=torch.float32)[:, None] * torch.from_numpy(spec.rope_frequencies())
     cos, sin = angles.cos(), angles.sin()
@@ -193,8 +210,27 @@ def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     return F.linear(x, weight, bias)
 
 
-def _gated(x_BTD: Tensor, gate: np.ndarray | None) -> Tensor:
-    return x_BTD if gate is None else x_BTD * _like(np.asarray(gate), x_BTD)[..., :, None]
+def _placed(x_BTD: Tensor, run: Run, visit: int) -> Tensor:
+    """The stream that enters a visit, or what the run puts in its place."""
+    return _like(run.overwrite[visit], x_BTD).expand_as(x_BTD) if visit in run.overwrite else x_BTD
+
+
+def _changed(x_BTD: Tensor, run: Run, visit: int, sublayer: Sublayer) -> Tensor:
+    """What a sublayer added, after the run's gate and scale."""
+    gate, scale = run.gate.get((visit, sublayer)), run.scale.get(visit)
+    x_BTD = x_BTD if gate is None else x_BTD * _like(np.asarray(gate), x_BTD)[..., :, None]
+    return x_BTD if scale is None else x_BTD * scale
+
+
+def _keeper(kept: Kept | None) -> Callable[[str, Tensor], Tensor]:
+    """Passes tensors through and appends float32 copies of them to ``kept``, if there is one."""
+
+    def keep(name: str, x_BTD: Tensor) -> Tensor:
+        if kept is not None:
+            kept[name].append(x_BTD.float().cpu().numpy())
+        return x_BTD
+
+    return keep
 
 
 def _like(array: np.ndarray, x: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from strategies import random_arrays, random_ids
 
 from loopkit.backend import Backend
 from loopkit.errors import LoopkitError
+from loopkit.inference.passes import forward
 from loopkit.run import Run
 from loopkit.sampling import Sampling
 from loopkit.spec import Spec
@@ -42,7 +43,7 @@ def test_quantized_weights_compute_what_they_stand_for(mlx: Backend, bits: int, 
     spec = replace(SPEC, tie_word_embeddings=tied)
     packed, plain = quantized(random_arrays(spec), bits, group)
     run = Run((0, 1, 1, 2))
-    found, expected = (mlx.forward(mlx.put(arrays, "cpu", "float32"), spec, random_ids(spec), run)[0] for arrays in (packed, plain))
+    found, expected = (forward(mlx, mlx.put(arrays, "cpu", "float32"), spec, random_ids(spec), run)[0] for arrays in (packed, plain))
     np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4)
 
 
@@ -54,7 +55,7 @@ def test_packed_integers_keep_their_type_whatever_the_dtype(mlx: Backend) -> Non
         back = mlx.get(weights, [name + "weight", name + "scales"])
         np.testing.assert_array_equal(back[name + "weight"], packed[name + "weight"])
         assert back[name + "scales"].dtype.name == dtype
-        assert len(list(mlx.stream(weights, SPEC, [1, 2, 3], (0, 1, 1), 4, Sampling()))) == 4
+        assert len(list(mlx.stream(weights, SPEC, [1, 2, 3], Run((0, 1, 1)), (0, 1, 2), 4, Sampling()))) == 4
 
 
 def test_quantized_kinds_without_biases_are_refused(mlx: Backend) -> None:

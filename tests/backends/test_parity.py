@@ -13,6 +13,7 @@ import loopkit
 from loopkit.backend import Backend
 from loopkit.checkpoint.folder import write_folder
 from loopkit.errors import UsageError
+from loopkit.inference.passes import forward, nll
 from loopkit.plan import Plan, listing
 from loopkit.run import Run
 from loopkit.spec import RopeScaling, Spec
@@ -33,7 +34,7 @@ FAMILIES = {
 
 def logits(backend: Backend, device: str, spec: Spec, arrays: dict[str, np.ndarray], plan: Plan, dtype: str = "float32") -> np.ndarray:
     """Logits of the same few ids, ``[B, T, V]``."""
-    return backend.forward(backend.put(arrays, device, dtype), spec, random_ids(spec), Run(plan))[0]
+    return forward(backend, backend.put(arrays, device, dtype), spec, random_ids(spec), Run(plan))[0]
 
 
 def transformers_logits(spec: Spec, arrays: dict[str, np.ndarray], plan: Plan) -> np.ndarray:
@@ -111,8 +112,8 @@ def test_nll_is_what_the_logits_say(backend: Backend, device: str, data: st.Data
     run = Run(data.draw(plans(spec.plan)))
     weights = backend.put(random_arrays(spec), device, "float32")
     ids = random_ids(spec, batch=data.draw(st.integers(1, 3)), length=data.draw(st.sampled_from([2, 7, 130, 300])))
-    found = backend.nll(weights, spec, ids, run)
-    every = backend.forward(weights, spec, ids, run)[0].astype(np.float64)[:, :-1]
+    found = nll(backend, weights, spec, ids, run)
+    every = forward(backend, weights, spec, ids, run)[0].astype(np.float64)[:, :-1]
     expected = np.log(np.exp(every).sum(-1)) - np.take_along_axis(every, ids[:, 1:, None], -1)[..., 0]
     assert found.dtype == np.float32
     np.testing.assert_allclose(found, expected, rtol=0, atol=TOLERANCE["float32"])
@@ -122,8 +123,8 @@ def test_nll_obeys_gates(backend: Backend, device: str) -> None:
     spec = FAMILIES["llama-gqa"]
     weights = backend.put(random_arrays(spec), device, "float32")
     ids, off = random_ids(spec), np.zeros(11, np.float32)
-    gated = backend.nll(weights, spec, ids, Run(spec.plan, gate={(1, "attention"): off, (1, "mlp"): off}))
-    np.testing.assert_array_equal(gated, backend.nll(weights, spec, ids, Run((0, 2, 3))))
+    gated = nll(backend, weights, spec, ids, Run(spec.plan, gate={(1, "attention"): off, (1, "mlp"): off}))
+    np.testing.assert_array_equal(gated, nll(backend, weights, spec, ids, Run((0, 2, 3))))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
