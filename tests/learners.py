@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 
 from loopkit.backend import Backend, Learner
-from loopkit.optimizer import AdamW
+from loopkit.optimizer import Optimizer
 from loopkit.run import Batch
 from loopkit.spec import Spec
 
 Arrays = dict[str, np.ndarray]
-BARE = AdamW(weight_decay=0.0, clip=0.0)
+BARE = Optimizer(weight_decay=0.0, clip=0.0)
 SPEC = Spec(16, 24, 4, 2, 8, 23, "1-2x2", tie_word_embeddings=False)
 FAMILIES = {
     "llama": SPEC,
@@ -21,14 +21,14 @@ FAMILIES = {
 }
 
 
-def start(backend: Backend, device: str, spec: Spec, arrays: Arrays, settings: AdamW = BARE, **options: Any) -> Learner:
+def start(backend: Backend, device: str, spec: Spec, arrays: Arrays, settings: Optimizer = BARE, **options: Any) -> Learner:
     """A learner without any update behind it."""
     zeros = {name: np.zeros_like(array) for name, array in arrays.items()}
     return go_on(backend, device, spec, {"weights": arrays, "first": zeros, "second": zeros}, 0, settings, **options)
 
 
 def go_on(
-    backend: Backend, device: str, spec: Spec, state: dict[str, Arrays], updates: int, settings: AdamW = BARE, **options: Any
+    backend: Backend, device: str, spec: Spec, state: dict[str, Arrays], updates: int, settings: Optimizer = BARE, **options: Any
 ) -> Learner:
     plain = {"dtype": "float32", "micro_batches": 1, "checkpointing": False, "compiled": False, "norm_scaling": False}
     return backend.learner(spec, state, updates, settings, device=device, **(plain | options))

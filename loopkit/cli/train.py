@@ -1,10 +1,11 @@
 """loopkit train"""
 
+import json
 import signal
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -41,6 +42,9 @@ def train(
         Path | None, typer.Option(metavar="RUN", help="Take the steps that spend the training FLOPs of this run.", show_default=False)
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="0,1,2: a run for each, in folders OUT/seed_N.", show_default=False)] = None,
+    log: Annotated[
+        list[str] | None, typer.Option(help="tensorboard, wandb or trackio, beside metrics.jsonl; may be repeated.", show_default=False)
+    ] = None,
     settings: Annotated[
         list[str] | None, typer.Option("--set", metavar="SECTION.KEY=VALUE", help="Anything else in the recipe.", show_default=False)
     ] = None,
@@ -77,6 +81,7 @@ def train(
         "data.tokenizer": tokenizer,
         "schedule.steps": steps,
         "cooldown.plan": cooldown_plan,
+        "train.log": ",".join(log) if log else None,
     }
     overrides = [f"{name}={value}" for name, value in given.items() if value is not None] + (settings or [])
     hardware = _hardware(backend, device, dtype, compiled)
@@ -141,41 +146,57 @@ def _hardware(name: str, device: str | None, dtype: str | None, compiled: bool |
 
 def _train(folder: "RunFolder", recipe: "Recipe | None", hardware: "Hardware", as_json: bool) -> None:
     from loopkit.cli.progress import watch
+    from loopkit.training.events import Stopped
+    from loopkit.training.loop import DivergedError
     from loopkit.training.start import begin, resume, train
 
     quiet = as_json or hardware.rank > 0
     with options.status("reading data", quiet=quiet):
         ready = resume(folder, hardware) if recipe is None else begin(recipe, folder, hardware)
-    with _interruptible() as stop:
+    event = None
+    again = f"go on with: loopkit train --out {folder.path} --resume"
+    with _interruptible(hardware.world) as stop:
         try:
             for event in watch(train(ready, folder, hardware, stop), ready, quiet):
                 if as_json and hardware.rank == 0:
-                    import json
-
                     typer.echo(json.dumps({"event": type(event).__name__.lower(), **asdict(event)}))
+        except DivergedError as error:
+            _end(hardware, f"error: {error}", error.exit_code)
         except OSError as error:
-            raise LoopkitError(
-                f"the run stopped: {error}; free what it needs and go on with: loopkit train --out {folder.path} --resume"
-            ) from error
-    if stop():
-        typer.echo(f"stopped; go on with: loopkit train --out {folder.path} --resume", err=True)
-        raise typer.Exit(130)
+            raise LoopkitError(f"the run stopped: {error}; free what it needs and {again}") from error
+        if isinstance(event, Stopped):
+            _end(hardware, f"stopped; {again}", 130)
     if not quiet:
         typer.echo(f"{folder.path}: done, {folder.newest()}")
 
 
+def _end(hardware: "Hardware", message: str, code: int) -> NoReturn:
+    """Leave all together once the first process has said why: a launcher ends all the others as soon as one has gone."""
+    if hardware.rank == 0:
+        typer.echo(message, err=True)
+    hardware.backend.barrier()
+    raise typer.Exit(code)
+
+
 class _interruptible:  # noqa: N801  (reads as a with-statement's verb)
-    """Ctrl-C asks the loop to save and stop after the current step; a second one stops at once."""
+    """Ctrl-C, or a polite kill, asks the loop to save and stop after the current step; a second one stops at once.
+
+    Of several processes each may be asked twice, by the terminal and by the launcher, so there all but the first are ignored.
+    """
+
+    def __init__(self, processes: int) -> None:
+        self.alone = processes == 1
 
     def __enter__(self) -> Callable[[], bool]:
         self.asked = False
-        self.before = signal.signal(signal.SIGINT, self._ask)
+        self.before = {number: signal.signal(number, self._ask) for number in (signal.SIGINT, signal.SIGTERM)}
         return lambda: self.asked
 
     def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self.before)
+        for number, handler in self.before.items():
+            signal.signal(number, handler)
 
     def _ask(self, *_: object) -> None:
-        if self.asked:
+        if self.asked and self.alone:
             raise KeyboardInterrupt
         self.asked = True

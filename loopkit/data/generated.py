@@ -12,7 +12,7 @@ import numpy as np
 from loopkit.data.counter import Ints
 from loopkit.data.packing import Mask
 from loopkit.data.tasks import Split, Task, draw
-from loopkit.data.tasks.task import ANSWER, JOIN
+from loopkit.data.tasks.task import ANSWER, JOIN, Instances
 from loopkit.data.tokenizers import Codec, Ids
 
 PER_DOCUMENT = 6  # questions
@@ -20,8 +20,8 @@ PER_ROW = 1 << 20  # question numbers set aside for each row
 
 
 @dataclass(frozen=True)
-class TaskRows:
-    """Rows of one task; ``answers`` marks only answers as targets."""
+class Asked:
+    """Which questions fill rows of ``length`` tokens; ``answers`` marks only their answers as targets."""
 
     task: Task
     codec: Codec
@@ -30,28 +30,44 @@ class TaskRows:
     split: Split = "train"
     answers: bool = False
 
+    def of_rows(self, numbers: Ints, count: int) -> Instances:
+        """The first ``count`` questions of each row."""
+        return draw(self.task, self.split, self.seed, (numbers[:, None] * PER_ROW + np.arange(count)).reshape(-1))
+
+    @property
+    def sample(self) -> Instances:
+        """A few, to see how long they are."""
+        return self.of_rows(np.zeros(1, np.int64), 16)
+
+
+@dataclass(frozen=True)
+class TaskRows:
+    """Rows of one task by the ids of its pieces."""
+
+    asked: Asked
+
     def rows(self, numbers: Ints) -> tuple[Ids, Mask | None]:
         """Rows by number: ids ``[n, T + 1]`` and the answers' mask."""
         count = self._enough
         while True:
-            drawn = draw(self.task, self.split, self.seed, (numbers[:, None] * PER_ROW + np.arange(count)).reshape(-1))
-            grid, is_answer = _grid(len(self.task.pieces), drawn.prompt, drawn.answers)
-            found = _cut(self._table, grid.reshape(len(numbers), -1), is_answer, count, self.length)
+            grid, is_answer = self._grid(self.asked.of_rows(numbers, count))
+            found = _cut(self._table, grid.reshape(len(numbers), -1), is_answer, count, self.asked.length)
             if found is not None:
-                return found[0], found[1] if self.answers else None
+                return found[0], found[1] if self.asked.answers else None
             count *= 2
+
+    def _grid(self, drawn: Instances) -> tuple[Ints, Mask]:
+        return _grid(len(self.asked.task.pieces), drawn.prompt, drawn.answers)
 
     @cached_property
     def _enough(self) -> int:
         """Questions that most likely fill a row."""
-        drawn = draw(self.task, self.split, self.seed, np.arange(16))
-        grid, _ = _grid(len(self.task.pieces), drawn.prompt, drawn.answers)
-        shortest = self._table.lengths[grid].sum(axis=1).min()
-        return int(self.length // max(1, shortest)) + 2
+        shortest = self._table.lengths[self._grid(self.asked.sample)[0]].sum(axis=1).min()
+        return int(self.asked.length // max(1, shortest)) + 2
 
     @cached_property
     def _table(self) -> "PieceTable":
-        return piece_table(self.codec, self.task.pieces)
+        return piece_table(self.asked.codec, self.asked.task.pieces)
 
 
 @dataclass(frozen=True)

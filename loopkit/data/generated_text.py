@@ -8,47 +8,41 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loopkit.data.counter import Ints
-from loopkit.data.generated import PER_DOCUMENT, PER_ROW
+from loopkit.data.generated import PER_DOCUMENT, Asked
 from loopkit.data.packing import Mask
-from loopkit.data.tasks import Split, Task, draw
 from loopkit.data.tasks.task import ANSWER, JOIN, texts
-from loopkit.data.tokenizers import Codec, Ids
+from loopkit.data.tokenizers import Ids
 
 
 @dataclass(frozen=True)
 class TextTaskRows:
     """The rows of ``TaskRows``, for BPE and checkpoints' own tokenizers."""
 
-    task: Task
-    codec: Codec
-    length: int
-    seed: int
-    split: Split = "train"
-    answers: bool = False
+    asked: Asked
 
     def rows(self, numbers: Ints) -> tuple[Ids, Mask | None]:
         """Rows by number: ids ``[n, T + 1]`` and the answers' mask."""
         count = self._enough
         while True:
             ids, masks = self._encode(numbers, count)
-            if min(map(len, ids)) > self.length:
-                stacked = np.stack([each[: self.length + 1] for each in ids])
-                return stacked, np.stack([each[: self.length + 1] for each in masks]) if self.answers else None
+            if min(map(len, ids)) > self.asked.length:
+                stacked = np.stack([each[: self.asked.length + 1] for each in ids])
+                return stacked, np.stack([each[: self.asked.length + 1] for each in masks]) if self.asked.answers else None
             count += PER_DOCUMENT
 
     def _encode(self, numbers: Ints, count: int) -> tuple[list[Ids], list[Mask]]:
         """Ids and answer masks of ``count`` questions a row."""
-        drawn = draw(self.task, self.split, self.seed, (numbers[:, None] * PER_ROW + np.arange(count)).reshape(-1))
-        pairs = list(zip(texts(self.task, drawn.prompt), texts(self.task, drawn.answers), strict=True))
+        drawn = self.asked.of_rows(numbers, count)
+        pairs = list(zip(texts(self.asked.task, drawn.prompt), texts(self.asked.task, drawn.answers), strict=True))
         documents = [pairs[i : i + PER_DOCUMENT] for i in range(0, len(pairs), PER_DOCUMENT)]
         written = [JOIN.join(prompt + ANSWER + answer for prompt, answer in document) for document in documents]
-        end = np.array([self.codec.end_id], np.int32)
-        if self.answers:
-            encoded = self.codec.encode_spans(written)
+        end = np.array([self.asked.codec.end_id], np.int32)
+        if self.asked.answers:
+            encoded = self.asked.codec.encode_spans(written)
             marks = [np.append(False, _answer_characters(each)[at]) for each, (_, at) in zip(documents, encoded, strict=True)]
             rows = [np.append(end, ids) for ids, _ in encoded]
         else:
-            rows = [np.append(end, ids) for ids in self.codec.encode(written)]
+            rows = [np.append(end, ids) for ids in self.asked.codec.encode(written)]
             marks = []
         per_row = len(rows) // len(numbers)
         return _join(rows, per_row), _join(marks, per_row)
@@ -56,9 +50,9 @@ class TextTaskRows:
     @cached_property
     def _enough(self) -> int:
         """Questions that most likely fill a row, whole documents."""
-        drawn = draw(self.task, self.split, self.seed, np.arange(16))
-        shortest = min(len(ids) for ids in self.codec.encode(texts(self.task, drawn.prompt)))
-        return -(-(self.length // max(1, shortest) + 1) // PER_DOCUMENT) * PER_DOCUMENT
+        prompts = texts(self.asked.task, self.asked.sample.prompt)
+        shortest = min(len(ids) for ids in self.asked.codec.encode(prompts))
+        return -(-(self.asked.length // max(1, shortest) + 1) // PER_DOCUMENT) * PER_DOCUMENT
 
 
 def _answer_characters(document: list[tuple[str, str]]) -> Mask:

@@ -12,7 +12,7 @@ from loopkit.data.batches import Batches
 from loopkit.data.cache import Cache, open_cache, user_folder
 from loopkit.data.counter import key
 from loopkit.data.finetuning import pair_rows
-from loopkit.data.generated import TaskRows
+from loopkit.data.generated import Asked, TaskRows
 from loopkit.data.generated_text import TextTaskRows
 from loopkit.data.mixture import Mixture
 from loopkit.data.packing import PackedRows, Rows
@@ -95,8 +95,8 @@ def _rows(source: Source, codec: Codec, packing: Packing, split: Split, cache: P
 
 
 def _task_rows(task: Task, codec: Codec, packing: Packing, split: Split) -> Rows:
-    kind = TextTaskRows if codec.kind == "other" else TaskRows
-    return kind(task, codec, packing.length, packing.seed, split, packing.answers)
+    asked = Asked(task, codec, packing.length, packing.seed, split, packing.answers)
+    return TextTaskRows(asked) if codec.kind == "other" else TaskRows(asked)
 
 
 def _part(cache: Cache, share: float, split: Split) -> np.ndarray:

@@ -13,7 +13,8 @@ from loopkit.backend import Backend, Learner
 from loopkit.checkpoint.initial import fold_norm_scaling
 from loopkit.data.batches import Batches
 from loopkit.errors import LoopkitError
-from loopkit.plan import Plan, parse_plan
+from loopkit.plan import Plan, key_value_slots, parse_plan
+from loopkit.run import Run
 from loopkit.sampling import Sampling
 from loopkit.spec import Spec
 from loopkit.training.events import Evaluated, Event, Grown, Sampled, Saved, Step, Stopped
@@ -24,6 +25,10 @@ from loopkit.training.recurrence import Recurrence, draw
 from loopkit.training.schedule import cooldown_start
 
 EXPLODED = 3.0  # a loss of so many times the loss of guessing ends the run
+
+
+class DivergedError(LoopkitError):
+    """The loss is no number or exploded; every process meets this at the same step."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +87,8 @@ def run(
 ) -> Iterator[Event]:
     """Train from ``position`` to the end, yielding events. Process 0 writes checkpoints.
 
-    Raises LoopkitError where the loss is no number or explodes; the last whole checkpoint stays.
+    Where ``stop`` of any process says so, all save and stop after the same step. Raises DivergedError where the loss is no number or
+    explodes; the last whole checkpoint stays.
     """
     learner = _learner(job, hardware, state, position)
     total, train = job.recipe.schedule.steps, job.recipe.train
@@ -101,11 +107,11 @@ def run(
             yield _evaluate(job, learner, position)
             if train.sample_tokens and hardware.rank == 0:
                 yield _sample(job, hardware, learner, position)
-        stopped = stop()
+        stopped = learner.agree(stop())
         if done or stopped or (train.save_every and position.step % train.save_every == 0):
             if hardware.rank == 0:
                 yield _save(job, folder, learner, position)
-            if stopped and not done:
+            if stopped:
                 yield Stopped(position.step)
                 return
 
@@ -150,7 +156,7 @@ def _update(job: Job, hardware: Hardware, learner: Learner, position: Position) 
 def _check_loss(loss: float, job: Job, position: Position) -> None:
     guess = math.log(job.spec.vocab_size)
     if not math.isfinite(loss) or loss > EXPLODED * guess + 10:
-        raise LoopkitError(
+        raise DivergedError(
             f"the loss became {loss:.3g} at step {position.step} (guessing costs {guess:.2f}), so the run stopped; the last whole"
             f" checkpoint is kept. Lower schedule.rate or lengthen schedule.warmup"
         )
@@ -159,7 +165,9 @@ def _check_loss(loss: float, job: Job, position: Position) -> None:
 def _evaluate(job: Job, learner: Learner, position: Position) -> Evaluated:
     assert job.heldout is not None
     plan = job.plan(position.step - 1)[0] if job.recurrence is None else _spec(job, position).plan
-    parts = [learner.evaluate(job.heldout.at(number), plan) for number in range(job.recipe.train.evaluate_batches)]
+    numbers, rows = range(job.recipe.train.evaluate_rows), job.recipe.data.rows // job.recipe.train.micro_batches
+    chunks = (numbers[start : start + rows] for start in range(0, len(numbers), rows))  # as many at a time as training holds
+    parts = [learner.evaluate(job.heldout.numbered(np.array(chunk)), plan) for chunk in chunks]
     return Evaluated(position.step, sum(loss for loss, _ in parts) / sum(count for _, count in parts))
 
 
@@ -169,7 +177,8 @@ def _sample(job: Job, hardware: Hardware, learner: Learner, position: Position) 
     spec = _spec(job, position)
     weights = hardware.backend.put(_folded(job, learner.state()["weights"]), hardware.device, hardware.dtype)
     limit = min(job.recipe.train.sample_tokens, spec.max_position_embeddings - len(job.prompt))
-    ids = list(hardware.backend.stream(weights, spec, job.prompt, spec.plan, limit, Sampling(0.8, position.step)))
+    run, slots, sampling = Run(spec.plan), key_value_slots(spec.plan), Sampling(0.8, position.step)
+    ids = list(hardware.backend.stream(weights, spec, job.prompt, run, slots, limit, sampling))
     return Sampled(position.step, open_tokenizer(job.tokenizer).decode([*job.prompt, *ids]))
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from loopkit import cost
 from loopkit.checkpoint.atomic import new_folder
-from loopkit.checkpoint.folder import open_folder
+from loopkit.checkpoint.folder import newest, open_folder
 from loopkit.checkpoint.initial import initialize
 from loopkit.data.batches import Batches
 from loopkit.data.files import read_pairs
@@ -24,6 +24,7 @@ from loopkit.training.loop import Job
 from loopkit.training.recipe import ModelPart, Recipe
 from loopkit.training.recurrence import parse_recurrence
 from loopkit.training.schedule import cooldown_start
+from loopkit.training.trackers import parse_trackers
 
 SIZES = (
     "hidden_size",
@@ -152,7 +153,8 @@ def _codec(recipe: Recipe, mixture: Mixture, folder: Path) -> Codec:
     if (folder / "tokenizer.json").exists():
         return make_codec(str(folder), mixture)
     given = recipe.data.tokenizer
-    codec = make_codec(recipe.model.init_from if recipe.model.init_from and given == "byte" else given, mixture)
+    own = str(newest(Path(recipe.model.init_from))) if recipe.model.init_from and given == "byte" else given
+    codec = make_codec(own, mixture)
     with new_folder(folder) as part:
         codec.save(part)
     return codec
@@ -204,6 +206,7 @@ def _check_numbers(recipe: Recipe) -> None:
     for name in ("evaluate_every", "save_every", "keep", "sample_tokens"):
         if getattr(train, name) < 0:
             raise UsageError(f"train.{name} must be 0 or more, got {getattr(train, name)}")
-    if train.evaluate_every and train.evaluate_batches < 1:
-        raise UsageError("train.evaluate_batches must be 1 or more; train.evaluate_every=0 turns evaluating off")
+    if train.evaluate_every and train.evaluate_rows < 1:
+        raise UsageError("train.evaluate_rows must be 1 or more; train.evaluate_every=0 turns evaluating off")
     schedule.at(0)
+    parse_trackers(train.log)

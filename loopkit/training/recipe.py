@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from loopkit.errors import LoopkitError, UsageError
-from loopkit.optimizer import AdamW
+from loopkit.optimizer import Optimizer
 from loopkit.training.schedule import Kind, learning_rate
 
 
@@ -91,10 +91,11 @@ class TrainPart:
     micro_batches: int = 1
     checkpointing: bool = False
     evaluate_every: int = 100
-    evaluate_batches: int = 4
+    evaluate_rows: int = 64  # held-out sequences
     save_every: int = 200
     keep: int = 2
     sample_tokens: int = 64
+    log: str = ""  # trackers beside metrics.jsonl, e.g. tensorboard,wandb
 
 
 @dataclass(frozen=True)
@@ -105,7 +106,7 @@ class Recipe:
     growth: GrowthPart = field(default_factory=GrowthPart)
     data: DataPart = field(default_factory=DataPart)
     schedule: SchedulePart = field(default_factory=SchedulePart)
-    optimizer: AdamW = field(default_factory=AdamW)
+    optimizer: Optimizer = field(default_factory=Optimizer)
     cooldown: CooldownPart = field(default_factory=CooldownPart)
     train: TrainPart = field(default_factory=TrainPart)
 

@@ -11,6 +11,7 @@ from loopkit.training.folder import Position, RunFolder, State
 from loopkit.training.loop import Hardware, Job, run
 from loopkit.training.prepare import initial_state, match_flops, prepare, total_flops
 from loopkit.training.recipe import Recipe
+from loopkit.training.trackers import tracked
 
 Ready = tuple[Job, State, Position]
 
@@ -54,11 +55,17 @@ def resume(folder: RunFolder, hardware: Hardware) -> Ready:
 
 
 def train(ready: Ready, folder: RunFolder, hardware: Hardware, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
-    """Run to the end; process 0 records every event in the folder, then yields it."""
-    for event in run(ready[0], hardware, folder, ready[1], ready[2], stop):
-        if hardware.rank == 0:
+    """Run to the end; process 0 records every event in the folder and with the recipe's trackers, then yields it."""
+    job, state, position = ready
+    events = run(job, hardware, folder, state, position, stop)
+    if hardware.rank > 0:
+        yield from events
+        return
+    with tracked(job.recipe, folder.path, position.step) as log:
+        for event in events:
             folder.record(event)
-        yield event
+            log(event)
+            yield event
 
 
 def matched(recipe: Recipe, other: Path, scratch: Path) -> Recipe:

@@ -167,7 +167,7 @@ def test_documents_of_a_row(open_mixture):
 def test_answers_are_what_the_loss_counts(open_mixture, form, name):
     """The masked targets of a row spell the answers of its questions, in each tokenizer's own way of making rows."""
     batches = open_mixture(f"primitives:{name}", form, rows=3, length=700, answers=True)
-    codec = batches.sources[0].codec
+    codec = batches.sources[0].asked.codec
     batch = batches.at(1)
     assert batch.loss_mask is not None
     first = batches._assign(np.arange(3, 6))[1]

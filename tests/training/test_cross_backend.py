@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import get_args
 
 import pytest
+from recipes import small
 
 from loopkit.backend import Backend
+from loopkit.optimizer import Kind
 from loopkit.training.events import Grown, Step, Stopped
 from loopkit.training.folder import RunFolder
 from loopkit.training.loop import Hardware
@@ -14,27 +17,17 @@ from loopkit.training.start import begin, resume, train
 
 STEPS = 200
 SWITCH = 60  # between the two growth steps, at 25 and 75
-RECIPE = override(
-    Recipe(),
-    [
-        "model.hidden_size=32",
-        "model.intermediate_size=64",
-        "model.num_attention_heads=2",
-        "model.num_key_value_heads=1",
-        "model.head_dim=16",
-        "model.layout=3",
-        "growth.operator=lidas",
-        "growth.block=1",
-        "data.mix=primitives:copy-words-32",
-        "data.tokenizer=word",
-        "data.length=48",
-        "data.rows=8",
-        f"schedule.steps={STEPS}",
-        "schedule.cooldown=0.25",
-        "cooldown.plan=1:3x2",
-        "train.evaluate_every=0",
-        "train.save_every=0",
-    ],
+RECIPE = small(
+    "model.layout=3",
+    "growth.operator=lidas",
+    "growth.block=1",
+    "data.rows=8",
+    f"schedule.steps={STEPS}",
+    "schedule.warmup=20",
+    "schedule.cooldown=0.25",
+    "cooldown.plan=1:3x2",
+    "train.evaluate_every=0",
+    "train.save_every=0",
 )
 Curve = list[float]
 
@@ -51,12 +44,18 @@ def hardware(pair: list[tuple[Backend, str]]) -> list[Hardware]:
     return [Hardware(backend, device, "float32") for backend, device in pair]
 
 
+@pytest.fixture(scope="module", params=get_args(Kind))
+def recipe(request: pytest.FixtureRequest) -> Recipe:
+    """With each of the optimizers."""
+    return override(RECIPE, [f"optimizer.kind={request.param}"])
+
+
 @pytest.fixture(scope="module")
-def unbroken(hardware: list[Hardware], tmp_path_factory: pytest.TempPathFactory) -> list[RunFolder]:
+def unbroken(recipe: Recipe, hardware: list[Hardware], tmp_path_factory: pytest.TempPathFactory) -> list[RunFolder]:
     """A whole run on each backend."""
     folders = [RunFolder(tmp_path_factory.mktemp("runs") / each.backend.name) for each in hardware]
     for folder, each in zip(folders, hardware, strict=True):
-        for _ in train(begin(RECIPE, folder, each), folder, each):
+        for _ in train(begin(recipe, folder, each), folder, each):
             pass
     return folders
 
@@ -76,9 +75,11 @@ def test_both_backends_have_one_loss_curve(unbroken: list[RunFolder]) -> None:
 
 
 @pytest.mark.parametrize("first", [0, 1])
-def test_a_run_goes_on_with_the_other_backend(hardware: list[Hardware], unbroken: list[RunFolder], tmp_path: Path, first: int) -> None:
+def test_a_run_goes_on_with_the_other_backend(
+    recipe: Recipe, hardware: list[Hardware], unbroken: list[RunFolder], tmp_path: Path, first: int
+) -> None:
     folder, began, goes_on = RunFolder(tmp_path / "run"), hardware[first], hardware[1 - first]
-    *events, last = train(begin(RECIPE, folder, began), folder, began, after(SWITCH))
+    *events, last = train(begin(recipe, folder, began), folder, began, after(SWITCH))
     assert isinstance(last, Stopped)
     assert any(isinstance(event, Grown) for event in events)
     events = list(train(resume(folder, goes_on), folder, goes_on))
@@ -88,11 +89,13 @@ def test_a_run_goes_on_with_the_other_backend(hardware: list[Hardware], unbroken
         assert curve(folder) == pytest.approx(curve(folder_of_one), abs=1e-3)
 
 
-def test_each_backend_repeats_itself_bit_for_bit(hardware: list[Hardware], unbroken: list[RunFolder], tmp_path: Path) -> None:
+def test_each_backend_repeats_itself_bit_for_bit(
+    recipe: Recipe, hardware: list[Hardware], unbroken: list[RunFolder], tmp_path: Path
+) -> None:
     """Also where it was stopped and resumed."""
     for each, whole in zip(hardware, unbroken, strict=True):
         folder = RunFolder(tmp_path / each.backend.name)
-        for _ in train(begin(RECIPE, folder, each), folder, each, after(SWITCH)):
+        for _ in train(begin(recipe, folder, each), folder, each, after(SWITCH)):
             pass
         for _ in train(resume(folder, each), folder, each):
             pass

@@ -1,7 +1,9 @@
 """Two real processes on a CPU, as torchrun and mlx.launch start them, train as one process with twice the rows does."""
 
+import json
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -9,37 +11,26 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from recipes import small
 
 from loopkit.backend import Backend
 from loopkit.training.folder import RunFolder
 from loopkit.training.loop import Hardware
-from loopkit.training.recipe import Recipe, override
+from loopkit.training.recipe import override
 from loopkit.training.start import begin, train
 
 STEPS = 12
-RECIPE = override(
-    Recipe(),
-    [
-        "model.hidden_size=32",
-        "model.intermediate_size=64",
-        "model.num_attention_heads=2",
-        "model.num_key_value_heads=1",
-        "model.head_dim=16",
-        "model.layout=2",
-        "growth.operator=lidas",
-        "growth.block=1",
-        "data.mix=primitives:var-basic-0,copy-words-32",
-        "data.tokenizer=word",
-        "data.length=48",
-        "data.rows=4",
-        "data.answers=true",  # so that the processes count different numbers of targets
-        f"schedule.steps={STEPS}",
-        "schedule.warmup=2",
-        "train.micro_batches=2",
-        f"train.save_every={STEPS // 2}",
-        f"train.evaluate_every={STEPS // 2}",
-        "train.sample_tokens=4",
-    ],
+RECIPE = small(
+    "model.layout=2",
+    "growth.operator=lidas",
+    "growth.block=1",
+    "data.mix=primitives:var-basic-0,copy-words-32",
+    "data.answers=true",  # so that the processes count different numbers of targets
+    f"schedule.steps={STEPS}",
+    "train.micro_batches=2",
+    f"train.save_every={STEPS // 2}",
+    f"train.evaluate_every={STEPS // 2}",
+    "train.sample_tokens=4",
 )
 
 
@@ -94,3 +85,35 @@ def test_two_processes_are_one_with_twice_the_rows(backend: Backend, tmp_path: P
     done = launch(backend, "--out", str(two.path), "--resume", "--json")
     assert done.stdout.count('"step", "step"') == STEPS // 2, done.stderr
     assert losses(two) == pytest.approx(losses(one), abs=1e-5)
+
+
+def started(backend: Backend, *arguments: str) -> subprocess.Popen[str]:
+    """The command in two processes, in a group of their own as a terminal makes one; see ``launch`` on input."""
+    command = [*launcher(backend), "-m", "loopkit", "train", "--backend", backend.name, "--device", "cpu", *arguments]
+    return subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+
+
+def test_ctrl_c_stops_all_processes_after_the_same_step(backend: Backend, tmp_path: Path) -> None:
+    recipe, folder = tmp_path / "recipe.toml", RunFolder(tmp_path / "run")
+    recipe.write_text(override(RECIPE, ["schedule.steps=5000", "train.save_every=0", "train.evaluate_every=0"]).toml())
+    process = started(backend, str(recipe), "--out", str(folder.path), "--json")
+    assert process.stdout is not None
+    for line in process.stdout:
+        if '"event"' in line and json.loads(line)["step"] >= 3:
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert [event["event"] for event in folder.metrics()][-2:] == ["saved", "stopped"], err
+    assert err.count("stopped; go on with") == (backend.name == "torch"), err  # mlx.launch passes nothing on once interrupted
+    assert len(folder.checkpoints()) == 1
+    assert folder.load(folder.checkpoints()[0])[2].step == len(losses(folder)) < 5000
+
+
+def test_a_loss_that_explodes_is_reported_once(backend: Backend, tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(override(RECIPE, ["schedule.rate=1e6", "train.evaluate_every=0"]).toml())
+    done = launch(backend, str(recipe), "--out", str(tmp_path / "run"), "--json")
+    assert (done.stdout + done.stderr).count("error: the loss became") == 1, done.stderr

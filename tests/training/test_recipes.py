@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from recipes import small
 
 import loopkit
 from loopkit import backend as backends
@@ -19,25 +20,7 @@ from loopkit.training.prepare import prepare, total_flops
 from loopkit.training.recipe import Recipe, override
 from loopkit.training.start import begin, matched, train
 
-TINY = override(
-    Recipe(),
-    [
-        "model.hidden_size=32",
-        "model.intermediate_size=64",
-        "model.num_attention_heads=2",
-        "model.num_key_value_heads=1",
-        "model.head_dim=16",
-        "model.layout=4",
-        "data.mix=primitives:copy-words-32",
-        "data.tokenizer=word",
-        "data.length=48",
-        "data.rows=4",
-        "schedule.steps=12",
-        "schedule.warmup=2",
-        "train.sample_tokens=0",
-        "train.evaluate_every=12",
-    ],
-)
+TINY = small("train.sample_tokens=0", "train.evaluate_every=12")
 
 
 @pytest.fixture(scope="module")
@@ -97,6 +80,15 @@ def test_fine_tuning_counts_answers_only(tmp_path: Path, hardware: Hardware, loo
     assert 0 < mask.mean() < 0.5
     found = steps(recipe, tmp_path / "again", hardware)
     assert found[-1].loss < found[0].loss / 2, "a handful of examples is learnt by heart"
+
+
+def test_the_held_out_loss_is_of_the_same_text_whatever_the_batch(tmp_path: Path, hardware: Hardware) -> None:
+    found = []
+    for rows in (2, 6, 64):
+        folder = RunFolder(tmp_path / str(rows))
+        recipe = override(TINY, [f"data.rows={rows}", "schedule.steps=1", "schedule.warmup=0", "schedule.rate=1e-30"])
+        found += [event.loss for event in train(begin(recipe, folder, hardware), folder, hardware) if isinstance(event, Evaluated)]
+    assert found == pytest.approx([found[0]] * 3, rel=1e-6)
 
 
 def test_sampled_recurrence_draws_and_counts_its_flops(tmp_path: Path, hardware: Hardware) -> None:

@@ -12,6 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 import pytest
+from recipes import SMALL
 
 from loopkit import backend as backends
 from loopkit.checkpoint.folder import open_folder
@@ -23,18 +24,10 @@ from loopkit.training.recipe import Recipe, override
 from loopkit.training.start import begin, resume, train
 
 SETTINGS = (
-    "model.hidden_size=32",
-    "model.intermediate_size=64",
-    "model.num_attention_heads=2",
-    "model.num_key_value_heads=1",
-    "model.head_dim=16",
+    *SMALL,
     "model.layout=6",
     "growth.operator=lidas",
     "growth.block=2",
-    "data.mix=primitives:copy-words-32",
-    "data.tokenizer=word",
-    "data.length=48",
-    "data.rows=4",
     "schedule.steps=60",
     "schedule.warmup=4",
     "schedule.cooldown=0.25",
@@ -133,7 +126,8 @@ def test_killed_processes_lose_nothing(tmp_path: Path, unbroken: RunFolder) -> N
     assert losses(folder) == losses(unbroken)
 
 
-def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path, unbroken: RunFolder) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_or_a_polite_kill_saves_and_says_how_to_go_on(tmp_path: Path, unbroken: RunFolder, number: signal.Signals) -> None:
     folder = RunFolder(tmp_path / "run")
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command(folder.path), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
@@ -141,7 +135,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(tmp_path: Path, unbroken: RunFolder)
     for line in process.stdout:
         if json.loads(line)["step"] >= 10:
             break
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
     out, err = process.communicate()
     assert process.returncode == 130
     assert "--resume" in err
@@ -212,6 +206,7 @@ def test_a_loss_that_explodes_stops_the_run_with_its_checkpoint_kept(tmp_path: P
         ("schedule.rate=0", "schedule.rate must be above 0"),
         ("schedule.warmup=100", "warmup must be from 0"),
         ("schedule.kind=linear", "no schedule 'linear'"),
+        ("optimizer.kind=sgd", "no optimizer 'sgd'; optimizers are adamw, muon"),
     ],
 )
 def test_bad_recipes_are_one_line_and_leave_nothing(tmp_path: Path, hardware: Hardware, setting: str, said: str) -> None:

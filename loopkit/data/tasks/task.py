@@ -31,10 +31,14 @@ class Question:
     options: tuple[str, ...]
     answer: int
 
+    def whole(self, option: int) -> str:
+        """The prompt with one of its options."""
+        return self.prompt + ANSWER + self.options[option]
+
     @property
     def text(self) -> str:
         """The prompt with its right answer."""
-        return self.prompt + ANSWER + self.options[self.answer]
+        return self.whole(self.answer)
 
 
 @dataclass(frozen=True)
