@@ -32,6 +32,9 @@ lines: ## lines of Python by folder
 
 bench: $(READY) ## speed, as ratios against peers in the same run
 	MLX_DISABLE_COMPILE=1 $(BIN)/python benchmarks/inference.py
+	MLX_DISABLE_COMPILE=1 $(BIN)/python benchmarks/training.py
+	MLX_DISABLE_COMPILE=1 $(BIN)/python benchmarks/evaluation.py
+	MLX_DISABLE_COMPILE=1 $(BIN)/python benchmarks/probes.py
 
 $(READY): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "loopkit needs Python 3.11 or newer; try: make PYTHON=python3.11")'

@@ -58,7 +58,7 @@ def test_the_command_itself() -> None:
     assert out.stdout.startswith("loopkit ")
 
 
-@pytest.mark.parametrize("command", ["convert", "inspect", "generate", "loop", "doctor"])
+@pytest.mark.parametrize("command", ["convert", "inspect", "generate", "loop", "compare", "context", "finetune", "doctor"])
 def test_help_has_an_example(run: Run, command: str) -> None:
     result = run(command, "--help")
     assert result.code == 0
@@ -96,6 +96,25 @@ def test_inspect(run: Run, tiny: Path) -> None:
         (("generate", "{tiny}", "--prompt", "a", "--chat"), 1, "no chat template"),
         (("generate", "{tiny}", "--prompt", "a", "--dtype", "int3"), 2, "no dtype 'int3'"),
         (("loop", "{tiny}", "--repeat", "1:2x2"), 2, "give either --prompt"),
+        (("loop", "{tiny}", "--prompt", "a"), 2, "--repeat 8:12x2, or --sweep"),
+        (("loop", "{tiny}", "--repeat", "1:2x2@dumped", "--prompt", "a"), 2, "no mode 'dumped'"),
+        (("loop", "{tiny}", "--repeat", "1:2x2", "--mode", "dumped", "--prompt", "a"), 2, "modes are plain, damped, residual"),
+        (("loop", "{tiny}", "--repeat", "1:2x2", "--prompt", "a", "--count", "9"), 2, "--count goes with --sweep"),
+        (("generate", "{tiny}", "--prompt", "a", "--until", "kl<1e-3"), 2, "--until needs one block"),
+        (("generate", "{tiny}", "--prompt", "a", "--plan", "1:3x4", "--until", "kl<0"), 2, "must be a number above 0"),
+        (("loop", "{tiny}", "--repeat", "1:3x4", "--prompt", "a", "--until", "settled"), 2, "no stopping rule 'settled'"),
+        (("loop", "{tiny}", "--sweep", "--prompt", "a"), 2, "--prompt goes with --repeat"),
+        (("loop", "{tiny}", "--sweep", "--search"), 2, "exclude each other"),
+        (("loop", "{tiny}", "--sweep", "--tie"), 2, "--tie goes with --export"),
+        (("loop", "{tiny}", "--sweep", "--block", "5"), 2, "block of 5 does not fit a plan of 4 visits"),
+        (("loop", "{tiny}", "--sweep", "--block", "two"), 2, "cannot read --block 'two'"),
+        (("loop", "{tiny}", "--sweep", "--task", "copy-wrods"), 2, "nearest: copy-words"),
+        (("loop", "{tiny}", "--sweep", "--shots", "500"), 1, "do not fit the model's"),
+        (("loop", "{tiny}", "--sweep", "--export", "{tiny}"), 2, "exists already"),
+        (("compare", "nowhere", "--tasks", "copy-words"), 1, "nowhere does not exist"),
+        (("compare", "{tiny}", "--tasks", "copy-words", "--data", "file:none.txt"), 2, "none.txt"),
+        (("context", "{tiny}", "--shots", "many"), 2, "cannot read --shots 'many'"),
+        (("finetune", "{tiny}", "--out", "out", "--examples", "0,x"), 2, "cannot read --examples"),
         (("loop", "{tiny}", "--repeat", "1:2", "--prompt", "a"), 2, "bad part '1:2'"),
         (("loop", "{tiny}", "--repeat", "1:2x2", "--text", "nowhere.txt"), 1, "cannot read nowhere.txt"),
         (("convert", "nowhere", "dst"), 2, "nowhere does not exist"),
@@ -127,6 +146,17 @@ def test_generate_streams_the_same_text_on_both_backends(run: Run, tiny: Path) -
     assert texts[0] == texts[1]
 
 
+def test_a_block_runs_until_it_settles(run: Run, tiny: Path) -> None:
+    arguments = (tiny, "--prompt", "abc", "--max-tokens", 6, "--until", "latent<1e-9")
+    found = json.loads(run("generate", *arguments, "--plan", "1:3x3", "--json").out)
+    assert found["passes"] == {"3": 6}
+    plain = json.loads(run("generate", *arguments[:5], "--plan", "1:3x3", "--json").out)
+    assert found["text"] == plain["text"]
+    looped = json.loads(run("loop", *arguments, "--repeat", "1:3x3", "--json").out)
+    assert (looped["passes"], looped["continuations"]["looped"]) == (found["passes"], found["text"])
+    assert "3 for 6 tokens" in run("generate", *arguments, "--plan", "1:3x3").err
+
+
 def test_loop_compares(run: Run, tiny: Path, tmp_path: Path) -> None:
     text = tmp_path / "text.txt"
     text.write_text("the same words", encoding="utf-8")
@@ -138,10 +168,36 @@ def test_loop_compares(run: Run, tiny: Path, tmp_path: Path) -> None:
     assert result["kl"] > 0
     assert result["nll_base"] != result["nll_looped"]
     assert set(result["continuations"]) == {"base", "looped"}
+    assert json.loads(run(*arguments[:-1], 0, "--json").out)["continuations"] == {"base": "", "looped": ""}
+    damped = json.loads(run("loop", tiny, "--repeat", "1:3x2", "--mode", "damped", *arguments[4:], "--json").out)
+    assert damped["looped_plan"] == "1:3x2@damped"
+    assert damped["kl"] != result["kl"]
     same = json.loads(run("loop", tiny, "--repeat", "1:3x1", "--text", text, "--max-tokens", 4, "--json").out)
     assert same["kl"] == 0
     assert same["nll_base"] == same["nll_looped"] == result["nll_base"]
     assert same["continuations"]["looped"] == same["continuations"]["base"]
+
+
+def test_a_sweep_keeps_its_answers_and_exports_the_best(run: Run, tiny: Path, tmp_path: Path) -> None:
+    options = ("--sweep", "--block", 2, "--times", "1..2", "--task", "var-basic-0", "--count", 9, "--shots", 0, "--backend", "torch")
+    arguments = ("loop", tiny, *options, "--out", tmp_path / "sweep")
+    found = json.loads(run(*arguments, "--json").out)
+    assert [row["plan"] for row in found["rows"]] == ["4", "0:2x2", "1:3x2", "2:4x2"]
+    assert (tmp_path / "sweep/sweep.html").read_text().count("<svg") == 1
+    again = run(*arguments, "--export", tmp_path / "best", "--tie")
+    assert again.code == 0
+    assert "1:3x2" in again.out
+    best = max(found["rows"], key=lambda row: (row["correct"], row["probability"]))
+    assert open_folder(tmp_path / "best").spec.layout == {"4": "4", "0:2x2": "2x2-2", "1:3x2": "1-2x2-1", "2:4x2": "2-2x2"}[best["plan"]]
+    assert run(*arguments, "--count", 10).code == 2
+
+
+def test_a_search_finds_a_plan(run: Run, tiny: Path) -> None:
+    arguments = ("loop", tiny, "--search", "--block", "1..2", "--times", "2", "--task", "var-basic-0", "--count", 4, "--shots", 0)
+    found = json.loads(run(*arguments, "--budget", 10, "--backend", "torch", "--json").out)
+    assert len(found["tried"]) <= 10
+    assert found["heldout"]["questions"] == 4
+    assert "the winner on new questions" in run(*arguments, "--budget", 10, "--backend", "torch").out
 
 
 def test_convert_unrolls_and_ties(run: Run, tiny: Path, tmp_path: Path) -> None:

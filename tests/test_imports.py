@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 HEAVY = ("torch", "mlx", "mlx_lm", "transformers", "textual", "datasets", "loopkit_torch", "loopkit_mlx")
-COMMANDS = ("convert", "inspect", "generate", "loop", "doctor")
+COMMANDS = ("convert", "inspect", "generate", "loop", "eval", "probe", "compare", "context", "finetune", "train", "doctor")
 
 
 def loaded_after(code: str) -> set[str]:
@@ -25,7 +25,20 @@ def test_light_commands_load_nothing_heavy(arguments: list[str]) -> None:
 
 
 def test_importing_loopkit_and_its_core_loads_no_array_library() -> None:
-    names = ("plan", "spec", "cost", "run", "backend", "session", "checkpoint.convert", "checkpoint.export", "cli")
+    names = (
+        "plan",
+        "spec",
+        "cost",
+        "run",
+        "backend",
+        "session",
+        "evaluation.sweep",
+        "probes",
+        "report.page",
+        "checkpoint.convert",
+        "checkpoint.export",
+        "cli",
+    )
     core = "import loopkit, " + ", ".join(f"loopkit.{name}" for name in names)
     assert loaded_after(core) == set()
 

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from loopkit.cli import convert, doctor, eval, generate, inspect, loop, train  # noqa: A004  (the command is called eval)
+from loopkit.cli import compare, convert, curves, doctor, eval, generate, inspect, loop, probe, train, tui  # noqa: A004  (a command is called eval)
 from loopkit.errors import LoopkitError
 
 app = typer.Typer(
@@ -19,7 +19,12 @@ app.command("inspect")(inspect.inspect)
 app.command("generate")(generate.generate)
 app.command("loop")(loop.loop)
 app.command("eval")(eval.evaluate)
+app.command("probe")(probe.probe)
+app.command("compare")(compare.compare)
+app.command("context")(curves.context)
+app.command("finetune")(curves.finetune)
 app.command("train")(train.train)
+app.command("tui")(tui.tui)
 app.command("doctor")(doctor.doctor)
 
 

@@ -1,12 +1,14 @@
 """Options that several commands share, and how they print."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+
+from loopkit.errors import UsageError
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,6 +21,18 @@ Dtype = Annotated[
     typer.Option(help="float32, float16 or bfloat16; by default float32 on a CPU, bfloat16 on an accelerator.", show_default=False),
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object instead.")]
+KvSlots = Annotated[
+    int | None,
+    typer.Option(
+        help="At most so many key-value slots a layer: less memory, other tokens; one a visit by default.", min=1, show_default=False
+    ),
+]
+Until = Annotated[
+    str | None,
+    typer.Option(
+        help="Repeat the plan's block for each token only until it settles: kl<1e-3, same-top1 or latent<0.03.", show_default=False
+    ),
+]
 Plan = Annotated[
     str | None,
     typer.Option(
@@ -27,6 +41,35 @@ Plan = Annotated[
         show_default=False,
     ),
 ]
+
+
+def given(context: typer.Context) -> set[str]:
+    """Names of the parameters that were given on the command line, not left at their defaults."""
+    sources = {name: context.get_parameter_source(name) for name in context.params}
+    return {name for name, source in sources.items() if source is not None and source.name == "COMMANDLINE"}
+
+
+def refuse(names: Iterable[str], why: str) -> None:
+    """Raises UsageError for the first of the parameters, so that none is silently ignored."""
+    for name in sorted(names):
+        raise UsageError(f"--{name.replace('_', '-')} {why}")
+
+
+def numbers(text: str, option: str) -> tuple[int, ...]:
+    """``1..4`` or ``2,3,6`` as numbers. Raises UsageError."""
+    try:
+        if ".." in text:
+            first, last = map(int, text.split(".."))
+            return tuple(range(first, last + 1))
+        return tuple(map(int, text.split(",")))
+    except ValueError:
+        raise UsageError(f"cannot read {option} {text!r}; write 1..4 or 2,3") from None
+
+
+def refuse_file(path: Path, force: bool) -> None:
+    """Raises UsageError where the file is there already, unless ``force``."""
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists already; choose another --out, or --force to replace it")
 
 
 def print_json(value: Any) -> None:

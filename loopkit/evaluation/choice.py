@@ -1,22 +1,21 @@
 """Multiple choice by likelihood: each option is scored as the continuation of its prompt, the likeliest is the answer."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from loopkit.data.tasks import Question, few_shot, find
 from loopkit.errors import UsageError
-from loopkit.plan import Plan, format_plan
+from loopkit.evaluation.statistics import wilson
+from loopkit.inference.scoring import MEMORY, Request
+from loopkit.plan import Plan
 from loopkit.session import Model
-
-BATCH_TOKENS = 4096
 
 
 @dataclass(frozen=True)
 class Accuracy:
-    """Share of questions answered right, with its 95% interval (Wilson 1927) and that of guessing."""
+    """Share of questions answered right, and that of guessing."""
 
     task: str
     plan: str
@@ -31,69 +30,58 @@ class Accuracy:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """The 95% interval of the accuracy."""
+        """The 95% interval of the accuracy (Wilson 1927)."""
         return wilson(self.correct, self.questions)
 
 
-def accuracy(model: Model, task: str, plan: Plan | str | None = None, count: int = 100, shots: int = 0, seed: int = 0) -> Accuracy:
-    """Accuracy on ``count`` held-out questions of a task, each after ``shots`` worked examples.
+@dataclass(frozen=True)
+class Answers:
+    """Some questions under every plan: ``right`` (bool ``[plans, questions]``) says whether the likeliest option is the right one,
+    ``probability`` (float64, the same shape) is the right option's among the options."""
 
-    The same seed asks the same questions of every model and plan. Raises UsageError where there is no such task, or a prompt does
-    not fit the model.
+    questions: tuple[int, ...]
+    right: np.ndarray
+    probability: np.ndarray
+
+
+def accuracies(
+    model: Model, task: str, plans: Sequence[Plan | str | None] = (None,), count: int = 100, shots: int = 0, seed: int = 0
+) -> list[Accuracy]:
+    """Accuracy of each plan on the same ``count`` held-out questions of a task, each after ``shots`` worked examples.
+
+    The same seed asks the same questions of every model. Raises UsageError where there is no such task, or a prompt does not fit
+    the model.
     """
     if count < 1:
         raise UsageError(f"an accuracy needs at least one question, got {count}")
-    resolved, found = model.resolve(plan), find(task)
-    answers = choose(model, few_shot(found, seed, count, shots), resolved)
-    return Accuracy(task, format_plan(resolved, model.plan), int(answers.sum()), count, found.chance)
+    found = find(task)
+    correct = sum(each.right.sum(1) for each in answer(model, few_shot(found, seed, count, shots), plans))
+    return [Accuracy(task, model.text(plan), int(n), count, found.chance) for plan, n in zip(plans, correct, strict=True)]
 
 
-def choose(model: Model, questions: Sequence[Question], plan: Plan | str | None = None) -> np.ndarray:
-    """Whether each question is answered right, bool ``[questions]``."""
-    rows = [(number, option) for number, question in enumerate(questions) for option in range(len(question.options))]
-    pairs = [(questions[number].prompt, " " + questions[number].options[option]) for number, option in rows]
-    scores = loglikelihoods(model, pairs, plan)
-    best: dict[int, tuple[float, int]] = {}
-    for (number, option), score in zip(rows, scores, strict=True):
-        best[number] = max(best.get(number, (-math.inf, -1)), (float(score), option), key=lambda pair: pair[0])
-    return np.array([best[number][1] == question.answer for number, question in enumerate(questions)])
+def answer(
+    model: Model, questions: Sequence[Question], plans: Sequence[Plan | str | None] = (None,), memory: int = MEMORY
+) -> Iterator[Answers]:
+    """Answers to all questions under every plan, a batch of questions at a time."""
+    for batch in model.score([request(model, question) for question in questions], plans, memory):
+        numbers = tuple(score.request for score in batch)
+        wanted = [questions[number].answer for number in numbers]
+        logs = [score.log_likelihood for score in batch]
+        best = np.array([each.argmax(1) == right for each, right in zip(logs, wanted, strict=True)])
+        shares = [np.exp(each - np.logaddexp.reduce(each, 1)[:, None])[:, right] for each, right in zip(logs, wanted, strict=True)]
+        yield Answers(numbers, best.T, np.array(shares).T)
 
 
-def loglikelihoods(model: Model, pairs: Sequence[tuple[str, str]], plan: Plan | str | None = None) -> np.ndarray:
-    """Summed log-likelihood in nats of each continuation after its prompt, float64 ``[pairs]``."""
-    encoded = [_encode(model, *pair) for pair in pairs]
-    scores = np.empty(len(pairs))
-    for batch in _batches([len(ids) for ids, _ in encoded]):
-        nll = model.nll(np.array([encoded[i][0] for i in batch]), plan).astype(np.float64)
-        for i, row in zip(batch, nll, strict=True):
-            scores[i] = -row[encoded[i][1] - 1 :].sum()
-    return scores
+def request(model: Model, question: Question) -> Request:
+    """Token ids of a question: what its options share at the beginning, and the rest of each.
 
-
-def wilson(correct: int, total: int, z: float = 1.959964) -> tuple[float, float]:
-    """The interval of a share that a normal test at ``z`` does not reject (Wilson 1927)."""
-    share, spread = correct / total, z * z / total
-    middle = (share + spread / 2) / (1 + spread)
-    half = math.sqrt(spread * (share * (1 - share) + spread / 4)) / (1 + spread)
-    return middle - half if correct else 0.0, middle + half if correct < total else 1.0
-
-
-def _encode(model: Model, prompt: str, continuation: str) -> tuple[list[int], int]:
-    """Ids of both together, and where the continuation begins; a token across the border counts as continuation."""
-    whole, start = model.tokenizer.encode(prompt + continuation), model.tokenizer.encode(prompt)
-    same = next((i for i, (a, b) in enumerate(zip(whole, start, strict=False)) if a != b), min(len(whole), len(start)))
-    if not 0 < same < len(whole):
-        raise UsageError(f"{continuation!r} after {prompt[-20:]!r} has no tokens of its own to score")
-    return whole, same
-
-
-def _batches(lengths: Sequence[int]) -> list[list[int]]:
-    """Indices in batches of one length, each of at most ``BATCH_TOKENS`` tokens."""
-    batches: list[list[int]] = []
-    for i in sorted(range(len(lengths)), key=lambda i: lengths[i]):
-        last = batches[-1] if batches else []
-        if last and lengths[last[0]] == lengths[i] and (len(last) + 1) * lengths[i] <= BATCH_TOKENS:
-            last.append(i)
-        else:
-            batches.append([i])
-    return batches
+    A token that reaches over the end of the prompt belongs to the option, so options are compared as whole texts.
+    """
+    start = len(model.tokenizer.encode(question.prompt))
+    texts = [tuple(model.tokenizer.encode(question.whole(option))) for option in range(len(question.options))]
+    shared = min(start, *(len(text) for text in texts))
+    while any(text[:shared] != texts[0][:shared] for text in texts):
+        shared -= 1
+    if not shared or min(map(len, texts)) == shared:
+        raise UsageError(f"an option after {question.prompt[-20:]!r} has no tokens of its own to score")
+    return Request(texts[0][:shared], tuple(text[shared:] for text in texts))

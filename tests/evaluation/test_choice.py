@@ -1,17 +1,15 @@
-from pathlib import Path
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 import loopkit
 from loopkit.checkpoint.folder import write_folder
 from loopkit.checkpoint.initial import initialize
 from loopkit.data.tasks import Question, few_shot, find
 from loopkit.data.tokenizers import byte_codec
-from loopkit.errors import UsageError
-from loopkit.evaluation.choice import accuracy, choose, loglikelihoods, wilson
+from loopkit.errors import LoopkitError, UsageError
+from loopkit.evaluation.choice import accuracies, answer, request
 from loopkit.session import Model
 from loopkit.spec import preset
 
@@ -32,53 +30,62 @@ def obvious(model: Model, prompt: str, option: str, plan: str | None) -> float:
     return float(sum(logs[t - 1, ids[t]] for t in range(start, len(ids))))
 
 
-@pytest.mark.parametrize("plan", [None, "1:3x2"])
-def test_likelihoods_are_those_of_one_text_at_a_time(model: Model, plan: str | None) -> None:
-    pairs = [("a b c a", " b"), ("a b c a", " bcd"), ("long prompt, " * 9, " x"), ("é", " ü"), ("abc", "d")]
-    assert loglikelihoods(model, pairs, plan) == pytest.approx([obvious(model, *pair, plan) for pair in pairs], abs=1e-4)
+def right(model: Model, questions: Sequence[Question], plans: Sequence[str | None] = (None,)) -> list[list[bool]]:
+    """Whether each question is answered right, by plan."""
+    found = [[False] * len(questions) for _ in plans]
+    for batch in answer(model, questions, plans):
+        for column, number in enumerate(batch.questions):
+            for row in range(len(plans)):
+                found[row][number] = bool(batch.right[row, column])
+    return found
 
 
-def test_the_likeliest_option_is_chosen(model: Model) -> None:
+def test_the_likeliest_option_is_chosen_under_every_plan(model: Model) -> None:
     questions = few_shot(find("var-basic-0"), 3, 6, 1)
-    expected = []
-    for question in questions:
-        scores = [obvious(model, question.prompt, " " + option, None) for option in question.options]
-        expected.append(int(np.argmax(scores)) == question.answer)
-    assert choose(model, questions).tolist() == expected
+    plans = (None, "1:3x2", "1:3x2@damped")
+    expected = [
+        [int(np.argmax([obvious(model, q.prompt, " " + option, plan) for option in q.options])) == q.answer for q in questions]
+        for plan in plans
+    ]
+    assert right(model, questions, plans) == expected
+
+
+def test_the_probability_is_that_among_the_options(model: Model) -> None:
+    question = few_shot(find("var-basic-0"), 3, 1)[0]
+    (found,) = answer(model, [question], ["1:3x2"])
+    scores = np.exp([obvious(model, question.prompt, " " + option, "1:3x2") for option in question.options])
+    assert found.probability[0, 0] == pytest.approx(scores[question.answer] / scores.sum(), rel=1e-4)
+
+
+def test_options_share_what_they_can(model: Model) -> None:
+    question = Question("a b", ("cd", "ce", "x"), 0)
+    found = request(model, question)
+    assert [found.prompt + option for option in found.options] == [
+        tuple(model.tokenizer.encode(text)) for text in ("a b cd", "a b ce", "a b x")
+    ]
+    assert found.prompt == tuple(model.tokenizer.encode("a b"))
 
 
 def test_the_right_answer_is_right_wherever_it_stands(model: Model) -> None:
     options = ("a", "b", "c")
     likeliest = int(np.argmax([obvious(model, "x", " " + option, None) for option in options]))
-    answers = [choose(model, [Question("x", options, answer)])[0] for answer in range(3)]
-    assert answers == [answer == likeliest for answer in range(3)]
+    (answers,) = right(model, [Question("x", options, number) for number in range(3)])
+    assert answers == [number == likeliest for number in range(3)]
 
 
 def test_the_same_seed_asks_the_same(model: Model) -> None:
-    first, again, other = (accuracy(model, "copy-random", None, 20, seed=seed) for seed in (1, 1, 2))
+    first, again, other = (accuracies(model, "copy-random", count=20, seed=seed)[0] for seed in (1, 1, 2))
     assert first == again
     assert 0 <= other.share <= 1
     assert first.chance == 0.1
 
 
-@given(st.integers(1, 300), st.data())
-def test_intervals_hold_the_share_and_narrow(total: int, data: st.DataObject) -> None:
-    correct = data.draw(st.integers(0, total))
-    low, high = wilson(correct, total)
-    assert 0 <= low <= correct / total <= high <= 1
-    wider = wilson(correct, total, 3.0)
-    assert wider[0] <= low + 1e-12
-    assert high <= wider[1] + 1e-12
-
-
-def test_the_interval_is_wilsons() -> None:
-    assert wilson(81, 263) == pytest.approx((0.2553, 0.3662), abs=1e-4)  # Newcombe 1998, table I, method 3
-
-
-def test_mistakes(model: Model, tmp_path: Path) -> None:
+def test_mistakes(model: Model) -> None:
     with pytest.raises(UsageError, match="copy-words"):
-        accuracy(model, "copy-wrods")
+        accuracies(model, "copy-wrods")
     with pytest.raises(UsageError, match="at least one question"):
-        accuracy(model, "copy-words", count=0)
+        accuracies(model, "copy-words", count=0)
     with pytest.raises(UsageError, match="no tokens of its own"):
-        loglikelihoods(model, [("abc", "")])
+        request(model, Question("", ("a", "b"), 0))
+    with pytest.raises(LoopkitError, match="positions"):
+        accuracies(model, "copy-words", count=1, shots=200)

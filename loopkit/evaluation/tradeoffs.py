@@ -1,0 +1,171 @@
+"""What a model scores against what it costs: unique parameters, inference FLOPs, training FLOPs (paper, figures 1 and 10)."""
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from loopkit import cost
+from loopkit.data.loading import Packing, open_batches
+from loopkit.data.mixture import Mixture, parse_mixture
+from loopkit.data.tokenizers import checkpoint_codec
+from loopkit.errors import LoopkitError, UsageError
+from loopkit.evaluation.choice import Accuracy, accuracies
+from loopkit.evaluation.statistics import mean_interval, wilson
+from loopkit.session import Model, load
+from loopkit.training.folder import RunFolder
+
+LIKE = 0.05  # costs that differ by no more than this share count as the same
+AT_ONCE = 8  # rows of held-out text
+
+
+@dataclass(frozen=True)
+class Group:
+    """Checkpoints that differ in their seed only."""
+
+    name: str
+    members: tuple[Path, ...]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A group under one plan. Costs are of one member: they are the same for all.
+
+    ``inference`` is FLOPs a token without attention's share, ``training`` FLOPs in all, None for a checkpoint that no run of ours made.
+    ``nll`` is nats a token of held-out text by member, and ``bits`` a byte.
+    """
+
+    name: str
+    plan: str
+    layout: str
+    unique: int
+    inference: float
+    training: float | None
+    accuracies: tuple[tuple[Accuracy, ...], ...]  # by member, then by task
+    nll: tuple[float, ...] = ()
+    bits: tuple[float, ...] = ()
+
+    @property
+    def accuracy(self) -> float:
+        """Mean over members and tasks."""
+        return float(np.mean(self._means))
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """The 95% interval of the accuracy: of the mean over seeds (Student's t), or with one seed over questions (Wilson)."""
+        if len(self._means) > 1:
+            return mean_interval(self._means)
+        every = self.accuracies[0]
+        return wilson(sum(each.correct for each in every), sum(each.questions for each in every))
+
+    @property
+    def _means(self) -> list[float]:
+        return [float(np.mean([each.share for each in every])) for every in self.accuracies]
+
+
+def groups(paths: Sequence[Path]) -> list[Group]:
+    """One group a path: a checkpoint, a run, or a folder of runs ``seed_0``, ``seed_1``, ... Raises LoopkitError where there is none."""
+    found = []
+    for path in paths:
+        seeds = sorted(path.glob("seed_*"))
+        if not path.exists():
+            raise LoopkitError(f"{path} does not exist; give checkpoints, runs or folders of runs")
+        found.append(Group(str(path), tuple(seeds) or (path,)))
+    return found
+
+
+def common_mixture(found: Sequence[Group]) -> str | None:
+    """The training mixture of all groups, where all are runs with the same."""
+    mixes = {RunFolder(path).recipe.data.mix if (path / "config.toml").exists() else None for group in found for path in group.members}
+    return mixes.pop() if len(mixes) == 1 else None
+
+
+def measure(
+    group: Group,
+    plans: Sequence[str | None],
+    tasks: Sequence[str],
+    *,
+    count: int = 100,
+    shots: int = 0,
+    seed: int = 0,
+    mixture: Mixture | None = None,
+    rows: int = 64,
+    length: int = 256,
+    backend: str = "auto",
+    device: str | None = None,
+    dtype: str | None = None,
+) -> Iterator[Entry]:
+    """An entry for each plan. ``mixture`` is what ``rows`` held-out rows of ``length`` tokens are taken from, if any."""
+    scores: list[list[tuple[Accuracy, ...]]] = [[] for _ in plans]
+    losses: list[list[tuple[float, float]]] = [[] for _ in plans]
+    for path in group.members:
+        model = load(path, backend, device, dtype)
+        by_task = [accuracies(model, task, plans, count, shots, seed) for task in tasks]
+        for i, plan in enumerate(plans):
+            scores[i].append(tuple(found[i] for found in by_task))
+            if mixture:
+                losses[i].append(heldout(model, plan, mixture, rows, length))
+    for i, plan in enumerate(plans):
+        yield Entry(
+            group.name,
+            model.text(plan),
+            model.spec.layout,
+            cost.parameters(model.spec),
+            cost.token_flops(model.spec, model.resolve(plan)),
+            _training_flops(group.members[0]),
+            tuple(scores[i]),
+            tuple(nll for nll, _ in losses[i]),
+            tuple(bits for _, bits in losses[i]),
+        )
+
+
+def heldout(model: Model, plan: str | None, mixture: Mixture, rows: int, length: int) -> tuple[float, float]:
+    """Mean negative log-likelihood in nats a token of the mixture's held-out part, and in bits a byte of its text."""
+    codec = checkpoint_codec(model.checkpoint.path)
+    batches = open_batches(mixture, codec, Packing(AT_ONCE, min(length, model.spec.max_position_embeddings)), "evaluation")
+    total = tokens = size = 0.0
+    for number in range(math.ceil(rows / AT_ONCE)):
+        batch = batches.at(number)
+        nll = model.nll(np.concatenate([batch.ids, batch.targets[:, -1:]], axis=1), plan)
+        counts = np.ones(nll.shape, bool) if batch.loss_mask is None else batch.loss_mask
+        total, tokens = total + float(nll[counts].sum()), tokens + int(counts.sum())
+        size += sum(len(codec.decode(row[mask]).encode()) for row, mask in zip(batch.targets, counts, strict=True))
+    return total / tokens, total / math.log(2) / max(size, 1)
+
+
+def partners(entries: Sequence[Entry]) -> list[dict[str, list[int]]]:
+    """For each entry the other groups' entries of like unique parameters, inference FLOPs and training FLOPs, by index."""
+
+    def like(a: float | None, b: float | None) -> bool:
+        return a is not None and b is not None and abs(a - b) <= LIKE * max(a, b)
+
+    kinds = ("unique", "inference", "training")
+    return [
+        {
+            kind: [j for j, other in enumerate(entries) if other.name != each.name and like(getattr(each, kind), getattr(other, kind))]
+            for kind in kinds
+        }
+        for i, each in enumerate(entries)
+    ]
+
+
+def read_mixture(text: str | None) -> Mixture | None:
+    """The mixture of a text, checked. Raises UsageError."""
+    if text is None:
+        return None
+    mixture = parse_mixture(text)
+    mixture.check()
+    return mixture
+
+
+def _training_flops(path: Path) -> float | None:
+    """What the run of a checkpoint has spent; None where it has none."""
+    run = RunFolder(path)
+    if not (path / "config.toml").exists():
+        return None
+    saved = run.newest()
+    if saved is None:
+        raise UsageError(f"{path} has no checkpoint yet; train it further with --resume")
+    return run.load(saved)[2].flops

@@ -1,0 +1,112 @@
+"""Trade-offs of runs and checkpoints: costs and scores are those of each alone, partners are those of like cost."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from recipes import small
+from typer.testing import CliRunner
+
+import loopkit
+from loopkit import backend as backends
+from loopkit import cost
+from loopkit.cli import app
+from loopkit.data.loading import Packing, open_batches
+from loopkit.data.mixture import parse_mixture
+from loopkit.data.tokenizers import checkpoint_codec
+from loopkit.errors import LoopkitError
+from loopkit.evaluation.choice import accuracies
+from loopkit.evaluation.statistics import mean_interval, student_t
+from loopkit.evaluation.tradeoffs import common_mixture, groups, heldout, measure, partners
+from loopkit.evaluation.tradeoffs_page import short_names, table
+from loopkit.training.events import Step
+from loopkit.training.folder import RunFolder
+from loopkit.training.loop import Hardware
+from loopkit.training.start import begin, train
+
+TASK = "copy-words-32"
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A standard model of four layers with two seeds, a looped one of the same inference cost, a shallow one of its size."""
+    folder = tmp_path_factory.mktemp("tradeoffs")
+    hardware = Hardware(backends.load("torch"), "cpu", "float32")
+    for name, layout, seed in (("base/seed_0", "4", 0), ("base/seed_1", "4", 1), ("looped", "2x2", 0), ("shallow", "2", 0)):
+        run = RunFolder(folder / name)
+        recipe = small(f"model.layout={layout}", f"train.seed={seed}", "train.sample_tokens=0", "train.evaluate_every=0")
+        list(train(begin(recipe, run, hardware), run, hardware))
+    return folder
+
+
+def test_entries_are_what_each_run_says_alone(runs: Path) -> None:
+    (group,) = groups([runs / "base"])
+    assert [path.name for path in group.members] == ["seed_0", "seed_1"]
+    mixture = parse_mixture(f"primitives:{TASK}")
+    entries = list(measure(group, [None, "1:3x2"], [TASK], count=20, seed=3, mixture=mixture, rows=8, length=48, backend="torch"))
+    model = loopkit.load(runs / "base/seed_1", "torch")
+    for entry, plan in zip(entries, (None, "1:3x2"), strict=True):
+        assert entry.accuracies[1] == tuple(accuracies(model, TASK, [plan], 20, 0, 3))
+        assert entry.nll[1], entry.bits[1] == heldout(model, plan, mixture, 8, 48)
+        assert entry.unique == cost.parameters(model.spec)
+        assert entry.inference == cost.token_flops(model.spec, model.resolve(plan))
+        assert entry.interval == mean_interval([each[0].share for each in entry.accuracies])
+    last = [event for event in RunFolder(runs / "base/seed_0").metrics() if event["event"] == Step.__name__.lower()][-1]
+    assert entries[0].training == last["flops"]
+
+
+def test_nll_is_that_of_the_held_out_rows(runs: Path) -> None:
+    model, mixture = loopkit.load(runs / "looped", "torch"), parse_mixture(f"primitives:{TASK}")
+    nll, bits = heldout(model, None, mixture, 8, 48)
+    batch = open_batches(mixture, checkpoint_codec(model.checkpoint.path), Packing(8, 48), "evaluation").at(0)
+    logits = model.logits(batch.ids).astype(np.float64)
+    losses = np.log(np.exp(logits).sum(-1)) - np.take_along_axis(logits, batch.targets[..., None].astype(int), -1)[..., 0]
+    counts = np.ones(losses.shape, bool) if batch.loss_mask is None else batch.loss_mask
+    assert nll == pytest.approx(losses[counts].mean(), abs=1e-5)
+    text = sum(len(model.tokenizer.decode(row[mask].tolist()).encode()) for row, mask in zip(batch.targets, counts, strict=True))
+    assert bits == pytest.approx(losses[counts].sum() / np.log(2) / text, rel=0.02)  # end-of-text tokens are no bytes
+
+
+def test_partners_cost_the_same(runs: Path) -> None:
+    found = groups([runs / "base", runs / "looped", runs / "shallow"])
+    entries = [entry for group in found for entry in measure(group, [None], [TASK], count=5, backend="torch")]
+    base, looped, shallow = partners(entries)
+    assert base == {"unique": [], "inference": [1], "training": [1]}
+    assert looped == {"unique": [2], "inference": [0], "training": [0]}
+    assert shallow == {"unique": [1], "inference": [], "training": []}
+    assert short_names(entries) == ["base", "looped", "shallow"]
+    rows = table(entries, short_names(entries)).rows
+    assert [row[-3:] for row in rows] == [["", "2", "2"], ["3", "1", "1"], ["2", "", ""]]
+
+
+def test_a_checkpoint_has_no_training_flops(runs: Path) -> None:
+    path = RunFolder(runs / "shallow").newest()
+    assert path is not None
+    (entry,) = measure(groups([path])[0], [None], [TASK], count=5, backend="torch")
+    assert entry.training is None
+    assert common_mixture(groups([path, runs / "looped"])) is None
+    assert common_mixture(groups([runs / "base", runs / "looped"])) == f"primitives:{TASK}"
+
+
+def test_the_command_writes_its_page_once(runs: Path, tmp_path: Path) -> None:
+    typed = ["compare", str(runs / "base"), str(runs / "looped"), "--tasks", TASK, "--plan", "1:3x2", "--count", "10", "--json"]
+    typed += ["--rows", "8", "--length", "48", "--out", str(tmp_path / "out"), "--backend", "torch"]
+    ended = CliRunner().invoke(app, typed)
+    assert ended.exit_code == 0, ended.output
+    found = json.loads(ended.stdout)
+    assert [entry["plan"] for entry in found["entries"]] == ["4", "1:3x2", "2x2", "0:2x2"]  # the shortest text of the same plan
+    assert found["data"] == f"primitives:{TASK}"
+    assert (tmp_path / "out/compare.html").read_text().count("<svg") == 6
+    assert (tmp_path / "out/accuracy-training.png").read_bytes().startswith(b"\x89PNG")
+    assert "exists already" in str(CliRunner().invoke(app, typed).exception)
+
+
+def test_mistakes(tmp_path: Path) -> None:
+    with pytest.raises(LoopkitError, match="does not exist"):
+        groups([tmp_path / "nothing"])
+
+
+@pytest.mark.parametrize(("freedom", "value"), [(1, 12.7062), (9, 2.2622), (40, 2.0211), (120, 1.9799)])  # Fisher and Yates' table
+def test_student_t(freedom: int, value: float) -> None:
+    assert student_t(freedom) == pytest.approx(value, abs=2e-4)
