@@ -5,7 +5,7 @@ READY := .venv/.ready
 DEMO := runs/demo
 export MLX_ENABLE_TF32 = 0
 
-.PHONY: demo test check lines bench clean
+.PHONY: demo test check lines bench docs clean
 
 demo: $(READY) ## loop a block of a real model; train a standard, a grown and a looped model, loop them too
 	rm -rf $(DEMO)
@@ -29,6 +29,10 @@ check: $(READY) ## format, lint, types, and which module may import which
 lines: ## lines of Python by folder
 	@for folder in loopkit backends tui tests examples benchmarks; do \
 		printf '%-12s %6d lines\n' $$folder $$(find $$folder -name '*.py' -exec cat {} + | wc -l); done
+
+docs: $(READY) ## the book, in site/
+	$(BIN)/python docs/commands.py
+	$(BIN)/mkdocs build --strict
 
 bench: $(READY) ## speed, as ratios against peers in the same run
 	MLX_DISABLE_COMPILE=1 $(BIN)/python benchmarks/inference.py

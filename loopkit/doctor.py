@@ -14,7 +14,6 @@ from loopkit import backend as backends
 from loopkit.checkpoint.folder import write_folder
 from loopkit.checkpoint.initial import initialize
 from loopkit.errors import LoopkitError
-from loopkit.plan import format_plan
 from loopkit.session import Model, load
 from loopkit.spec import preset
 
@@ -29,9 +28,8 @@ TEXT = (
 def examine(checkpoint: Path | None = None, plan: str | None = None) -> dict[str, Any]:
     """System, backends and parity as plain data; parity is None where fewer than two backends work.
 
-    Parity compares float32 logits on the CPU or the backend's own device, on a text, or seeded random ids
-    where it has no tokenizer. Raises LoopkitError where the
-    checkpoint does not open.
+    Parity compares float32 logits on the CPU or the backend's own device, on a text, or seeded random ids where it has no
+    tokenizer. Raises LoopkitError where the checkpoint does not open.
     """
     system = {
         "loopkit": __version__,
@@ -59,9 +57,8 @@ def _parity(names: list[str], checkpoint: Path | None, plan: str | None) -> dict
         for name in names:
             model = load(path, name, dtype="float32")
             ids = _probe_ids(model)
-            resolved = model.resolve(plan)
-            logits.append(model.logits(ids, resolved))
-            shown = format_plan(resolved, model.plan)
+            logits.append(model.logits(ids, plan))
+            shown = model.text(plan)
             del model
     tolerance = max(1e-4, TOLERANCE * float(np.abs(logits[0]).max()))
     difference = float(np.abs(logits[0] - logits[1]).max())

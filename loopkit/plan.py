@@ -85,6 +85,8 @@ def parse_plan(text: str, base: Plan) -> Plan:
     names the bad part.
     """
     text = text.strip()
+    if "@" in text:
+        raise UsageError(f"the mode in {text!r} is for running a model; sizes and checkpoints know plain plans: {text.partition('@')[0]}")
     if ":" in text and not text.startswith(LISTING):
         return apply_repeats(base, parse_repeats(text))
     plan = _parse_listing(text) if text.startswith(LISTING) else parse_layout(text)

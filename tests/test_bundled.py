@@ -3,6 +3,7 @@
 import hashlib
 import importlib.util
 import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from types import SimpleNamespace
@@ -81,6 +82,7 @@ def test_no_pip(absent: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_cache_folder(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("LOOPKIT_CACHE", raising=False)
+    monkeypatch.setattr(sys, "platform", "linux")
     monkeypatch.setenv("XDG_CACHE_HOME", "/x")
     assert bundled.cache_folder() == Path("/x/loopkit")
     monkeypatch.delenv("XDG_CACHE_HOME")

@@ -34,9 +34,13 @@ def bundled_model(progress: Callable[[str], None]) -> Path:
 
 
 def cache_folder() -> Path:
-    """Where fetched models stay: $LOOPKIT_CACHE, else loopkit under the user's cache folder."""
+    """Where what can be fetched or made again stays: $LOOPKIT_CACHE, else loopkit in the system's folder for caches."""
     if named := os.environ.get("LOOPKIT_CACHE"):
         return Path(named)
+    if sys.platform == "darwin":
+        return Path.home() / "Library" / "Caches" / "loopkit"
+    if sys.platform == "win32":
+        return Path(os.environ.get("LOCALAPPDATA", str(Path.home()))) / "loopkit"
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "loopkit"
 
 

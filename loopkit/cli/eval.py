@@ -98,15 +98,16 @@ def _derived(each: "Accuracy | Measure") -> dict[str, Any]:
 
 
 def _print(found: "list[tuple[str, Accuracy | Measure]]") -> None:
+    from rich import box
     from rich.table import Table
 
     from loopkit.evaluation.harness import Measure
 
-    table = Table(title="scores, with their 95% intervals")
+    table = Table(title="scores, with their 95% intervals", box=box.SIMPLE, padding=(0, 1, 0, 0))
     for name in ("checkpoint", "task", "plan", "metric"):
         table.add_column(name, overflow="fold")
     for name in ("value", "interval", "chance", "questions"):
-        table.add_column(name, justify="right", no_wrap=True)
+        table.add_column(name, justify="right")
     for path, each in found:
         table.add_row(path, each.task, each.plan, *_cells(each))
     options.console().print(table)

@@ -6,8 +6,6 @@ document after an end-of-text token), ``starts.npy``, ``hashes.npy``, ``cache.js
 """
 
 import json
-import os
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
@@ -49,17 +47,6 @@ class Cache:
         if documents < 2:
             raise UsageError(f"{self.name} is a single document, so none can be held out; give more text, or hold out 0")
         return min(max(int(np.searchsorted(self.hashes, np.uint64(share * 2**64))), 1), documents - 1)
-
-
-def user_folder() -> Path:
-    """Where caches go by default: LOOPKIT_CACHE, or the system's folder for caches."""
-    if named := os.environ.get("LOOPKIT_CACHE"):
-        return Path(named)
-    if sys.platform == "darwin":
-        return Path.home() / "Library" / "Caches" / "loopkit"
-    if sys.platform == "win32":
-        return Path(os.environ.get("LOCALAPPDATA", str(Path.home()))) / "loopkit"
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "loopkit"
 
 
 def open_cache(source: Text, codec: Codec, folder: Path, limit: int | None = None) -> Cache:

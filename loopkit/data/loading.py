@@ -8,8 +8,9 @@ from pathlib import Path
 
 import numpy as np
 
+from loopkit.checkpoint.bundled import cache_folder
 from loopkit.data.batches import Batches
-from loopkit.data.cache import Cache, open_cache, user_folder
+from loopkit.data.cache import Cache, open_cache
 from loopkit.data.counter import key
 from loopkit.data.finetuning import pair_rows
 from loopkit.data.generated import Asked, TaskRows
@@ -55,7 +56,7 @@ def open_batches(mixture: Mixture, codec: Codec, packing: Packing, split: Split 
     """
     sources, shares = [], []
     for number, (part, share) in enumerate(zip(mixture.parts, mixture.shares, strict=True)):
-        rows = _rows(part.source, codec, packing, split, cache or user_folder(), number)
+        rows = _rows(part.source, codec, packing, split, cache or cache_folder(), number)
         sources += rows
         shares += [share / len(rows)] * len(rows)
     return Batches(tuple(sources), tuple(shares), packing.rows, packing.seed, codec.end_id, packing.documents)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from loopkit.data import cache as cache_module
-from loopkit.data.cache import open_cache, user_folder
+from loopkit.data.cache import open_cache
 from loopkit.data.sources import File
 from loopkit.data.tokenizers import byte_codec, word_codec
 from loopkit.errors import LoopkitError, UsageError
@@ -140,10 +140,3 @@ def test_one_document_cannot_be_split(tmp_path):
     assert cache.heldout(0) == 0
     with pytest.raises(UsageError, match="single document"):
         cache.heldout(0.1)
-
-
-def test_where_caches_go(monkeypatch, tmp_path):
-    monkeypatch.setenv("LOOPKIT_CACHE", str(tmp_path))
-    assert user_folder() == tmp_path
-    monkeypatch.delenv("LOOPKIT_CACHE")
-    assert user_folder().name == "loopkit"

@@ -30,9 +30,15 @@ _families: dict[str, Family] = {}
 
 
 def register(name: str, *examples: str) -> Callable[[Callable[[int | None], Task]], Callable[[int | None], Task]]:
-    """Decorator of ``build(number) -> Task``; the number is the name's last part, None where it has none."""
+    """Decorator of ``build(number) -> Task``; the number is the name's last part, None where it has none.
+
+    Raises UsageError where another module has a task of that name.
+    """
 
     def add(build: Callable[[int | None], Task]) -> Callable[[int | None], Task]:
+        taken = _families.get(name)
+        if taken and taken.build.__module__ != build.__module__:
+            raise UsageError(f"{taken.build.__module__} has a task {name!r} already; choose another name")
         _families[name] = Family(name, build, examples)
         return build
 
