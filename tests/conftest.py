@@ -11,6 +11,7 @@ os.environ.setdefault("MLX_ENABLE_TF32", "0")  # comparisons in full float32
 os.environ.setdefault("MLX_DISABLE_COMPILE", "1")  # on a CPU it calls a C++ compiler
 
 import pytest
+from hypothesis import settings
 
 from loopkit import backend as backends
 from loopkit.backend import Backend
@@ -18,6 +19,10 @@ from loopkit.checkpoint.convert import convert
 
 if "mlx" in backends.available():
     import loopkit_mlx  # noqa: F401  (finds a fast BLAS only if nothing else has loaded MLX yet)
+
+
+settings.register_profile("loopkit", deadline=None)  # a busy machine is no failure
+settings.load_profile("loopkit")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

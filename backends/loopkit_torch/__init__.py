@@ -16,6 +16,7 @@ from loopkit.run import Rows, Run, Stream
 from loopkit.sampling import Sampling
 from loopkit.spec import Spec
 from loopkit_torch import model
+from loopkit_torch.decode import decoder
 from loopkit_torch.decoding import Decoding
 from loopkit_torch.learn import Learner, barrier, processes
 from loopkit_torch.memory import Weights, default_dtype, devices, get, put, read_state_dict
@@ -105,7 +106,8 @@ def stream(
 def _next(weights: Weights, spec: Spec, ids: torch.Tensor, run: Run, cache: model.Cache, sampling: Sampling, step: int) -> torch.Tensor:
     x_BTD = model.embed(weights, ids)
     rows = model.View(model.rotary_tables(spec, cache.length, x_BTD.shape[1], x_BTD.device, x_BTD.dtype))
-    x_BTD = model.visits(weights, spec, x_BTD, run, rows, cache)
+    one_row = decoder(spec, x_BTD.device, x_BTD.dtype).next_token() if cache.length else None
+    x_BTD = model.visits(weights, spec, x_BTD, run, rows, cache, one_row=one_row)
     logits_BTV = model.unembed(weights, spec, x_BTD[:, -1:])
     if sampling.temperature > 0:
         logits_BTV = logits_BTV + torch.from_numpy(sampling.noise(step, logits_BTV.shape[-1])).to(logits_BTV.device)

@@ -18,6 +18,8 @@ from loopkit.spec import Spec
 from loopkit_torch.memory import Weights
 
 Kept = dict[str, list[np.ndarray]]
+Pair = tuple[Tensor, Tensor]
+Visit = Callable[[Tensor, "Layer", Spec, Pair, Pair], Tensor]  # stream, weights, sizes, rotary tables, keys and values up to its row
 _FEW_ROWS = 64  # below this oneDNN's product is up to twice as fast as MKL's on a CPU, above it MKL's is (docs/speed)
 
 
@@ -52,9 +54,10 @@ class Cache:
     slots: tuple[int, ...]
     length: int = 0
 
-    def slot(self, visit: int) -> tuple[Tensor, Tensor]:
-        """Keys and values that a visit reads and writes."""
-        return self.keys[self.slots[visit]], self.values[self.slots[visit]]
+    def slot(self, visit: int, total: int) -> Pair:
+        """Keys and values of the first ``total`` positions, which a visit reads and whose last ones it writes."""
+        slot = self.slots[visit]
+        return self.keys[slot, :, :, :total], self.values[slot, :, :, :total]
 
 
 def new_cache(weights: Weights, spec: Spec, slots: tuple[int, ...], batch: int, capacity: int) -> Cache:
@@ -103,13 +106,20 @@ def view(spec: Spec, rows: Rows, like: Tensor) -> View:
 
 
 def visits(
-    weights: Weights, spec: Spec, x_BTD: Tensor, run: Run, rows: View, cache: Cache | None = None, kept: Kept | None = None
+    weights: Weights,
+    spec: Spec,
+    x_BTD: Tensor,
+    run: Run,
+    rows: View,
+    cache: Cache | None = None,
+    kept: Kept | None = None,
+    one_row: Visit | None = None,
 ) -> Tensor:
     """The stream after the visits of ``run``; with a cache, as the continuation of what it holds.
 
-    What the run captures is appended to ``kept``'s lists resid, attn and mlp.
+    What the run captures is appended to ``kept``'s lists resid, attn and mlp. ``one_row`` does the visits that the run leaves as
+    they are.
     """
-    start = cache.length if cache else 0
     keep = _keeper(kept if run.capture else None)
     entry = x_BTD
     for visit, layer in enumerate(run.plan):
@@ -117,10 +127,13 @@ def visits(
         x_BTD = _placed(x_BTD, run, visit)
         entry = x_BTD if any(span.start == visit for span in run.blend) else entry
         keep("resid", x_BTD)
-        slot = cache.slot(visit) if cache else None
-        added = attention(x_BTD, w, spec, rows.rotary, slot, start, rows.mask)
-        x_BTD = x_BTD + keep("attn", _changed(added, run, visit, "attention"))
-        x_BTD = x_BTD + keep("mlp", _changed(mlp(x_BTD, w, spec), run, visit, "mlp"))
+        slot = cache.slot(visit, cache.length + x_BTD.shape[1]) if cache else None
+        if one_row and slot and not (run.gate or run.capture or visit in run.scale):
+            x_BTD = one_row(x_BTD, w, spec, rows.rotary, slot)
+        else:
+            added = attention(x_BTD, w, spec, rows.rotary, slot, rows.mask)
+            x_BTD = x_BTD + keep("attn", _changed(added, run, visit, "attention"))
+            x_BTD = x_BTD + keep("mlp", _changed(mlp(x_BTD, w, spec), run, visit, "mlp"))
         for span in run.blend:
             x_BTD = torch.lerp(entry, x_BTD, span.weight) if span.stop == visit + 1 else x_BTD
     x_BTD = keep("resid", _placed(x_BTD, run, len(run.plan)))
@@ -133,12 +146,11 @@ def attention(
     x_BTD: Tensor,
     w: Layer,
     spec: Spec,
-    rotary: tuple[Tensor, Tensor],
-    slot: tuple[Tensor, Tensor] | None = None,
-    start: int = 0,
+    rotary: Pair,
+    slot: Pair | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
-    """What attention adds to the stream. New keys and values go into ``slot`` from position ``start`` on.
+    """What attention adds to the stream. New keys and values become the last positions of ``slot``, and all of it is attended to.
 
     ``mask``, bool ``[B, 1, T, S]``, says which keys a position sees; without it all up to its own.
     """
@@ -155,9 +167,9 @@ def attention(
     v_BGTK = v.transpose(1, 2)
     if slot is not None:
         keys, values = slot
-        keys.narrow(2, start, length).copy_(k_BGTK)
-        values.narrow(2, start, length).copy_(v_BGTK)
-        k_BGTK, v_BGTK = keys.narrow(2, 0, start + length), values.narrow(2, 0, start + length)
+        keys[:, :, -length:] = k_BGTK
+        values[:, :, -length:] = v_BGTK
+        k_BGTK, v_BGTK = keys, values
     out = attend(q_BHTK, k_BGTK, v_BGTK, mask)
     return linear(out.transpose(1, 2).reshape(batch, length, -1), w.output, w.output_bias)
 
@@ -165,6 +177,9 @@ def attention(
 def attend(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Tensor | None = None) -> Tensor:
     """Attention of the last T of S positions, causal unless ``mask`` says what is seen."""
     length, total = q_BHTK.shape[2], k_BGSK.shape[2]
+    if _fusing(q_BHTK) and length == 1 and mask is None:
+        scores_BGRS = (q_BHTK.unflatten(1, (k_BGSK.shape[1], -1)) * k_BGSK[:, :, None]).sum(-1) * q_BHTK.shape[-1] ** -0.5
+        return (scores_BGRS.softmax(-1)[..., None] * v_BGSK[:, :, None]).sum(-2).flatten(1, 2)[:, :, None]
     if mask is None and 1 < length < total:
         mask = torch.ones(length, total, dtype=torch.bool, device=q_BHTK.device).tril(total - length)
     causal = length > 1 and mask is None
@@ -204,10 +219,18 @@ def _all_rotary(spec: Spec, length: int, device: torch.device, dtype: torch.dtyp
 
 def linear(x: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
     """``x @ weight.T + bias``."""
+    if _fusing(x) and x.numel() == x.shape[-1]:
+        product = (x[..., None, :] * weight).sum(-1)
+        return product if bias is None else product + bias
     few = x.device.type == "cpu" and x.dtype == torch.float32 and x.numel() < _FEW_ROWS * x.shape[-1]
-    if few and not torch.is_grad_enabled() and torch.backends.mkldnn.is_available():
+    if few and not torch.is_grad_enabled() and not torch.compiler.is_compiling() and torch.backends.mkldnn.is_available():
         return torch.ops.mkldnn._linear_pointwise(x, weight, bias, "none", [], "")  # type: ignore[no-any-return]
     return F.linear(x, weight, bias)
+
+
+def _fusing(x: Tensor) -> bool:
+    """Whether a compiler for the CPU is at work, without gradients: it makes one loop nest of what is written as multiply and sum."""
+    return torch.compiler.is_compiling() and not torch.is_grad_enabled() and x.device.type == "cpu"
 
 
 def _placed(x_BTD: Tensor, run: Run, visit: int) -> Tensor:
