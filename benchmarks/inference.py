@@ -17,6 +17,7 @@ from pathlib import Path
 import numpy as np
 
 ROUNDS, PROMPT, NEW = 5, 300, 32
+COMPILES_AFTER = 520  # tokens, after which torch's decoding on a CPU is compiled
 IDS = np.random.default_rng(0).integers(1000, 40000, PROMPT).tolist()
 
 
@@ -55,6 +56,7 @@ def torch_inference(folder: Path) -> dict[str, float]:
         with torch.inference_mode():
             peer(ids, logits_to_keep=1, use_cache=True)
 
+    list(model.generate_ids(short, max_tokens=COMPILES_AFTER))
     a = torch.randn(1024, 1024)
     flat = torch.randn(100_000_000)
     looped = model.resolve("8:12x4")

@@ -1,0 +1,123 @@
+"""What is drawn means something: colours, bars, curves, marks."""
+
+import numpy as np
+import pytest
+from loopkit_tui.widgets.colours import change, heat
+from loopkit_tui.widgets.plot import Curves, Plot, Series, short
+from loopkit_tui.widgets.tokens import blocks, readable, shown
+from loopkit_tui.widgets.topbar import millions
+from playing import until
+from textual.app import App, ComposeResult
+from textual.color import Color
+from textual.pilot import Pilot
+
+
+@pytest.mark.parametrize(("share", "bar"), [(0, "    "), (1, "████"), (0.5, "██  "), (0.25 + 1 / 32, "█▏  "), (2, "████"), (-1, "    ")])
+def test_bars_are_as_long_as_the_share(share: float, bar: str) -> None:
+    assert blocks(share, 4) == bar
+
+
+@pytest.mark.parametrize(("text", "mark"), [(" a", "␣a"), ("\n", "⏎"), ("", "∅"), ("\x1b[31m", "�[31m"), ("abcdefgh", "abcd…")])
+def test_tokens_show_what_cannot_be_seen(text: str, mark: str) -> None:
+    assert shown(text, 5) == mark
+
+
+def test_what_a_model_writes_cannot_move_the_cursor() -> None:
+    assert readable("a\tb\nc\x1c\x1b[2J\x85\u2028ü猫") == "a  b\nc��[2J��ü猫"
+
+
+@pytest.mark.parametrize(("number", "text"), [(134_515_008, "134.5M"), (303.4e9, "303.4G"), (12, "12"), (5300, "5.3k")])
+def test_large_numbers_are_said_as_people_do(number: float, text: str) -> None:
+    assert millions(number) == text
+
+
+@pytest.mark.parametrize(("value", "text"), [(0.0, "0"), (1.23456, "1.235"), (1e-5, "1.0e-05"), (123456.0, "1.2e+05"), (-0.5, "-0.5")])
+def test_numbers_on_axes_are_short(value: float, text: str) -> None:
+    assert short(value) == text
+
+
+class Canvas(App[None]):
+    """A plot alone."""
+
+    def __init__(self, curves: Curves) -> None:
+        super().__init__()
+        self.curves = curves
+
+    def compose(self) -> ComposeResult:
+        plot = Plot()
+        plot.curves = self.curves
+        yield plot
+
+
+@pytest.mark.parametrize("theme", ["textual-dark", "textual-light", "gruvbox"])
+def test_more_is_farther_from_the_ground_and_better_is_green(theme: str) -> None:
+    app: App[None] = App()
+
+    def ground(style: str) -> Color:
+        return Color.parse(style.partition(" on ")[2])
+
+    async def script(pilot: Pilot[None]) -> None:
+        app.theme = theme
+        surface = Color.parse(app.theme_variables["surface"])
+
+        def distance(style: str) -> float:
+            return sum(abs(a - b) for a, b in zip(ground(style).rgb, surface.rgb, strict=True))
+
+        steps = [distance(heat(app, value)) for value in np.linspace(0, 1, 9)]
+        assert steps == sorted(steps) and steps[-1] > steps[0]
+        better, worse = ground(change(app, 1.0)), ground(change(app, -1.0))
+        assert better == Color.parse(app.theme_variables["success"]) and worse == Color.parse(app.theme_variables["error"])
+        for value in np.linspace(-1, 1, 17):
+            for style in (change(app, value), heat(app, abs(value))):
+                text, _, behind = style.partition(" on ")
+                assert abs(Color.parse(text).brightness - Color.parse(behind).brightness) > 0.3
+
+    _alone(app, script)
+
+
+def test_a_terminals_own_colours_get_attributes(tmp_path: object) -> None:
+    app: App[None] = App()
+
+    async def script(pilot: Pilot[None]) -> None:
+        app.theme = "ansi-dark"
+        assert [heat(app, value) for value in (0, 0.3, 0.6, 1)] == ["dim", "", "bold", "reverse"]
+        assert "green" in change(app, 1) and "reverse" in change(app, 1)
+        assert "red" in change(app, -1) and change(app, 0) == "dim"
+
+    _alone(app, script)
+
+
+def test_a_curve_goes_where_its_numbers_say() -> None:
+    rising = Curves((Series("a", np.arange(10), np.arange(10.0)),), "rises", "step")
+    app = Canvas(rising)
+
+    async def script(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: app.query_one(Plot).size.height > 5)
+        lines = str(app.query_one(Plot).render()).splitlines()
+        canvas = [line[9:] for line in lines[1:-2]]
+        columns = [next(i for i, mark in enumerate(line) if mark != " ") for line in canvas if line.strip()]
+        assert columns == sorted(columns, reverse=True)
+        assert lines[1].split("│")[0].strip() == "9" and lines[-3].split("│")[0].strip() == "0"
+        assert lines[-1].split() == ["0", "step", "9"]
+
+    _alone(app, script)
+
+
+def test_a_curve_of_nothing_draws_only_its_title() -> None:
+    app = Canvas(Curves((Series("a", np.arange(3), np.full(3, np.nan)),), "nothing"))
+
+    async def script(pilot: Pilot[None]) -> None:
+        await pilot.pause()
+        assert str(app.query_one(Plot).render()) == "nothing"
+
+    _alone(app, script)
+
+
+def _alone(app: App[None], script: object) -> None:
+    import asyncio
+
+    async def run() -> None:
+        async with app.run_test(size=(60, 20)) as pilot:
+            await script(pilot)  # type: ignore[operator]
+
+    asyncio.run(run())
