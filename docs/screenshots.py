@@ -2,7 +2,7 @@
 
     python docs/screenshots.py CKPT [RUN...]
 
-Takes about a minute on two cores, most of it the sweep. The SVGs name no font that has to be fetched.
+Takes a few minutes on two cores, most of it the sweep. The SVGs name no font that has to be fetched.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from textual.pilot import Pilot
 OUT = Path(__file__).parent / "img"
 SIZE = (110, 34)
 FONT = "ui-monospace, Menlo, 'DejaVu Sans Mono', monospace"
-SWEEP = {"task": "copy-words-8", "block": "6", "times": "2..3", "count": "16"}
+SWEEP = {"task": "copy-words-10", "block": "12", "times": "2", "count": "4"}
 
 
 async def pictures(app: LoopkitApp, theme: str) -> None:

@@ -39,7 +39,7 @@ LONG = 120  # seconds on a busy machine before a test gives up
 def nano(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small random checkpoint with a tokenizer."""
     folder = tmp_path_factory.mktemp("nano")
-    spec = Spec(48, 64, 4, 2, 12, 300, "6", max_position_embeddings=64)
+    spec = Spec(48, 64, 4, 2, 12, 300, "6", max_position_embeddings=4096)
     (folder / "tokenizer").mkdir()
     byte_codec().save(folder / "tokenizer")
     return write_folder(folder / "nano", spec, random_arrays(spec), tokenizer=folder / "tokenizer")
@@ -148,19 +148,21 @@ def test_every_screen_on_a_small_model_shows_what_the_library_says(tmp_path: Pat
         assert last.probabilities[-1, 0] == pytest.approx(max(each.right for each in board.look.candidates), abs=1e-4)
         await pilot.press("3")
         await until(pilot, lambda: app.screen.query("#sweep-count"))
-        for box, value in (("task", "copy-words-2"), ("block", "2"), ("times", "2"), ("count", "4")):
+        for box, value in (("task", "copy-words-10"), ("block", "2"), ("times", "2"), ("count", "4")):
             app.screen.query_one(f"#sweep-{box}").value = value
         await pilot.press("s")
         await until(pilot, lambda: not app.screen.busy("sweep"))
+        state = app.screen._state
+        assert state and state.done == 1 and len(state.cells) == 5
 
     play(app, script, (100, 40))
 
 
 def test_a_prompt_longer_than_the_models_positions_is_said(tmp_path: Path, nano: Path) -> None:
-    app = real_app(tmp_path, nano, plan="", prompt="long " * 40)
+    app = real_app(tmp_path, nano, plan="", prompt="long " * 900)
 
     async def script(pilot: Pilot[None]) -> None:
-        await until(pilot, lambda: "do not fit the model's 64 positions" in str(app.screen.query_one("#notice").render()))
+        await until(pilot, lambda: "do not fit the model's 4096 positions" in str(app.screen.query_one("#notice").render()))
 
     play(app, script)
 
@@ -184,7 +186,7 @@ def test_from_picker_to_an_exported_best_plan_on_the_real_model(tmp_path: Path, 
         assert ran == board.look.ran == 22  # the block and what follows, not all 38 visits
         await pilot.press("3")
         await until(pilot, lambda: app.screen.query("#sweep-count"))
-        for box, value in (("task", "copy-words-4"), ("block", "15"), ("times", "2"), ("count", "2")):
+        for box, value in (("task", "copy-words-10"), ("block", "15"), ("times", "2"), ("count", "2")):
             app.screen.query_one(f"#sweep-{box}").value = value
         await pilot.press("s")
         await until(pilot, lambda: not app.screen.busy("sweep") and app.screen.query_one(Heatmap).cells)

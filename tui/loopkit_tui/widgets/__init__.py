@@ -1,0 +1,1 @@
+"""What is drawn: each widget has one frozen value and draws it."""

@@ -1,0 +1,126 @@
+"""Curves in braille with axes and a legend."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+from textual.content import Content
+from textual.reactive import reactive
+from textual.widget import Widget
+
+from loopkit_tui.widgets.colours import series as colour
+
+DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
+AXIS = 8  # columns of numbers
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """A curve; NaN leaves a gap."""
+
+    label: str
+    x: np.ndarray
+    y: np.ndarray
+
+
+@dataclass(frozen=True, eq=False)
+class Curves:
+    """What a plot shows. ``steps`` draws a staircase."""
+
+    series: tuple[Series, ...]
+    title: str = ""
+    x: str = ""
+    y: str = ""
+    steps: bool = False
+    floor: float | None = None
+
+
+class Plot(Widget):
+    """Draws Curves into the room it has."""
+
+    curves: reactive[Curves | None] = reactive(None, always_update=True)
+
+    def render(self) -> Content:
+        """Title, canvas with numbers at the left, numbers below."""
+        curves = self.curves
+        drawn = [each for each in curves.series if np.isfinite(each.y).any()] if curves else []
+        width, height = self.size.width - AXIS - 1, self.size.height - 3
+        if curves is None or not drawn or width < 8 or height < 2:
+            return Content.assemble((curves.title if curves else "", "bold"))
+        (left, right), (low, high) = _limits([each.x for each in drawn]), _limits([each.y for each in drawn], curves.floor)
+        masks, owners = _canvas(drawn, (left, right, low, high), width, height, curves.steps)
+        lines = [_title(curves, width + AXIS)]
+        ticks = _ticks(low, high, height)
+        for row in range(height):
+            number = ticks.get(row, "").rjust(AXIS - 1)
+            lines.append(Content.assemble((number + " ", "$text-muted"), ("│", "$text-disabled"), *_row(masks[row], owners[row])))
+        lines.append(Content.assemble((" " * AXIS + "└" + "─" * width, "$text-disabled")))
+        ends = short(left) + curves.x.center(width - len(short(left)) - len(short(right))) + short(right)
+        lines.append(Content.assemble((" " * (AXIS + 1) + ends, "$text-muted")))
+        return Content("\n").join(lines)
+
+
+def short(value: float) -> str:
+    """A number in at most seven columns."""
+    if value != 0 and (abs(value) < 1e-3 or abs(value) >= 1e5):
+        return f"{value:.1e}"
+    return f"{value:.4g}"
+
+
+def _ticks(low: float, high: float, height: int) -> dict[int, str]:
+    """Numbers by row, highest first: five where there is room, else three."""
+    count = 5 if height > 10 else 3 if height > 4 else 2
+    return {round(k * (height - 1) / (count - 1)): short(high - (high - low) * k / (count - 1)) for k in range(count)}
+
+
+def _title(curves: Curves, width: int) -> Content:
+    legend = [(f"  ━ {each.label}", colour(number)) for number, each in enumerate(curves.series)] if len(curves.series) > 1 else []
+    unit = f" ({curves.y})" if curves.y else ""
+    return Content.assemble((curves.title, "bold"), (unit, "$text-muted"), *legend)
+
+
+def _limits(arrays: Sequence[np.ndarray], floor: float | None = None) -> tuple[float, float]:
+    values = np.concatenate([np.asarray(array, float) for array in arrays])
+    values = values[np.isfinite(values)]
+    low, high = float(values.min()), float(values.max())
+    low = low if floor is None else min(low, floor)
+    return (low, high) if high > low else (low - 0.5, high + 0.5)
+
+
+def _canvas(
+    drawn: Sequence[Series], limits: tuple[float, float, float, float], width: int, height: int, steps: bool
+) -> tuple[np.ndarray, np.ndarray]:
+    """Braille masks and the number of the curve that owns each cell, ``[height, width]`` each."""
+    masks, owners = np.zeros((height, width), int), np.full((height, width), -1)
+    left, right, low, high = limits
+    for number, each in enumerate(drawn):
+        x = (np.asarray(each.x, float) - left) / (right - left) * (2 * width - 1)
+        y = (high - np.asarray(each.y, float)) / (high - low) * (4 * height - 1)
+        for column, row in _points(x, y, steps):
+            masks[row // 4, column // 2] |= DOTS[row % 4, column % 2]
+            owners[row // 4, column // 2] = number
+    return masks, owners
+
+
+def _points(x: np.ndarray, y: np.ndarray, steps: bool) -> set[tuple[int, int]]:
+    """The dots of a curve, with straight lines between neighbours."""
+    found: set[tuple[int, int]] = set()
+    good = np.isfinite(x) & np.isfinite(y)
+    for i in range(len(x)):
+        if not good[i]:
+            continue
+        found.add((round(x[i]), round(y[i])))
+        if i and good[i - 1]:
+            corner = [(x[i - 1], y[i - 1]), (x[i], y[i - 1]), (x[i], y[i])] if steps else [(x[i - 1], y[i - 1]), (x[i], y[i])]
+            for (x0, y0), (x1, y1) in pairwise(corner):
+                count = int(max(abs(x1 - x0), abs(y1 - y0))) + 1
+                found |= {(round(x0 + (x1 - x0) * k / count), round(y0 + (y1 - y0) * k / count)) for k in range(count)}
+    return found
+
+
+def _row(masks: np.ndarray, owners: np.ndarray) -> list[tuple[str, str]]:
+    return [
+        (chr(0x2800 + int(mask)) if mask else " ", colour(int(owner)) if owner >= 0 else "")
+        for mask, owner in zip(masks, owners, strict=True)
+    ]
