@@ -3,6 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 READY := .venv/.ready
 DEMO := runs/demo
+BENCH := runs/bench/smol
 export MLX_ENABLE_TF32 = 0
 
 .PHONY: demo test check lines bench docs clean
@@ -35,10 +36,12 @@ docs: $(READY) ## the book, in site/
 	$(BIN)/mkdocs build --strict
 
 bench: $(READY) ## speed, as ratios against peers in the same run
-	MLX_DISABLE_COMPILE=1 $(BIN)/python benchmarks/inference.py
+	test -d $(BENCH) || $(BIN)/loopkit convert smollm2-135m-instruct $(BENCH)
+	MLX_DISABLE_COMPILE=1 $(BIN)/python benchmarks/inference.py --model $(BENCH)
 	MLX_DISABLE_COMPILE=1 $(BIN)/python benchmarks/training.py
-	MLX_DISABLE_COMPILE=1 $(BIN)/python benchmarks/evaluation.py
+	MLX_DISABLE_COMPILE=1 $(BIN)/python benchmarks/evaluation.py --model $(BENCH)
 	MLX_DISABLE_COMPILE=1 $(BIN)/python benchmarks/probes.py
+	MLX_DISABLE_COMPILE=1 $(BIN)/python benchmarks/tui.py $(BENCH)
 
 $(READY): pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "loopkit needs Python 3.11 or newer; try: make PYTHON=python3.11")'

@@ -13,12 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from loopkit_tui.app import LoopkitApp
+from loopkit_tui.engine import Side
 from loopkit_tui.start import _maker
 from loopkit_tui.widgets.board import Board
 from textual.pilot import Pilot
 
 OUT = Path(__file__).parent / "img"
 SIZE = (110, 34)
+PLAN = "8:12x2"
 FONT = "ui-monospace, Menlo, 'DejaVu Sans Mono', monospace"
 SWEEP = {"task": "copy-words-10", "block": "12", "times": "2", "count": "4"}
 
@@ -27,7 +29,14 @@ async def pictures(app: LoopkitApp, theme: str) -> None:
     """Play through the screens and keep a picture of each."""
     async with app.run_test(size=SIZE) as pilot:
         app.theme = theme
-        for name, play in (("loop", _loop), ("lens", _lens), ("sweep", _sweep), ("probes", _probes), ("train", _train), ("compare", _loop)):
+        for name, play in (
+            ("loop", _loop),
+            ("lens", _lens),
+            ("sweep", _sweep),
+            ("probes", _probes),
+            ("train", _train),
+            ("compare", _compare),
+        ):
             app.action_go(name)
             await _until(pilot, lambda name=name: app.screen.key == name and bool(app.screen.query("#topbar")))  # type: ignore[attr-defined, misc]
             await play(pilot)
@@ -38,6 +47,15 @@ async def pictures(app: LoopkitApp, theme: str) -> None:
 async def _loop(pilot: Pilot[None]) -> None:
     board = pilot.app.screen.query_one(Board)
     await _until(pilot, lambda: board.look is not None and all(each and each.done for each in board.written))
+
+
+async def _compare(pilot: Pilot[None]) -> None:
+    """The checkpoint with itself under the plan: runs have vocabularies of their own."""
+    screen, path = pilot.app.screen, pilot.app.choice.paths[0]  # type: ignore[attr-defined]
+    screen._sides = [Side(path), Side(path, PLAN)]  # type: ignore[attr-defined]
+    screen._fill()  # type: ignore[attr-defined]
+    screen.refresh_choice()  # type: ignore[attr-defined]
+    await _loop(pilot)
 
 
 async def _lens(pilot: Pilot[None]) -> None:
@@ -85,7 +103,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as home:
         paths = (options.checkpoint, *options.runs)
         app = LoopkitApp(
-            _maker(("auto", None, None)), paths, plan="8:12x2", prompt="The capital of France is", home=Path(home), here=Path(home)
+            _maker(("auto", None, None)), paths, plan=PLAN, prompt="The capital of France is", home=Path(home), here=Path(home)
         )
         asyncio.run(pictures(app, options.theme))
         app.worker.close(30)

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,11 +12,13 @@ os.environ.setdefault("MLX_ENABLE_TF32", "0")  # comparisons in full float32
 os.environ.setdefault("MLX_DISABLE_COMPILE", "1")  # on a CPU it calls a C++ compiler
 
 import pytest
+from commands import Result, Run
 from hypothesis import settings
 
 from loopkit import backend as backends
 from loopkit.backend import Backend
 from loopkit.checkpoint.convert import convert
+from loopkit.cli import main
 
 if "mlx" in backends.available():
     import loopkit_mlx  # noqa: F401  (finds a fast BLAS only if nothing else has loaded MLX yet)
@@ -67,6 +70,20 @@ def pair(request: pytest.FixtureRequest) -> list[tuple[Backend, str]]:
     wanted = _device(request.config)
     loaded = [backends.load(name) for name in _chosen(request.config)]
     return [(backend, wanted if wanted in backend.devices() else "cpu") for backend in loaded]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """Type a command; get exit code, stdout and stderr."""
+    monkeypatch.setenv("COLUMNS", "140")
+
+    def typed(*arguments: object) -> Result:
+        monkeypatch.setattr(sys, "argv", ["loopkit", *map(str, arguments)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return Result(int(ended.value.code or 0), *capsys.readouterr())
+
+    return typed
 
 
 @pytest.fixture(scope="session")

@@ -3,41 +3,16 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 import pytest
+from commands import Run
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
 from loopkit.checkpoint.folder import open_folder, write_folder
 from loopkit.checkpoint.initial import initialize
-from loopkit.cli import main
 from loopkit.spec import preset
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Type a command; get exit code, stdout and stderr."""
-    monkeypatch.setenv("COLUMNS", "120")
-
-    def typed(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["loopkit", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return Result(int(ended.value.code or 0), *capsys.readouterr())
-
-    return typed
 
 
 @pytest.fixture(scope="module")

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 HEAVY = ("torch", "mlx", "mlx_lm", "transformers", "textual", "datasets", "loopkit_torch", "loopkit_mlx")
-COMMANDS = ("convert", "inspect", "generate", "loop", "eval", "probe", "compare", "context", "finetune", "train", "doctor")
+COMMANDS = ("convert", "inspect", "generate", "loop", "eval", "probe", "compare", "context", "finetune", "train", "tui", "doctor")
 
 
 def loaded_after(code: str) -> set[str]:

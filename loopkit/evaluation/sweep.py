@@ -137,7 +137,7 @@ def ask(model: Model, plans: Sequence[str], settings: Settings, folder: Path | N
                 results.add(task, numbered)
                 if store:
                     store.append(task, numbered)
-            yield results
+                yield results
 
 
 def rows(model: Model, results: Results) -> list[Row]:

@@ -1,45 +1,20 @@
 """loopkit probe as a person types it."""
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
+from commands import Run
 
 from loopkit.checkpoint.folder import write_folder
 from loopkit.checkpoint.initial import initialize
-from loopkit.cli import main
 from loopkit.data.tokenizers import byte_codec
 from loopkit.probes import PROBES, open_lens
 from loopkit.spec import Spec
 
 QUICK = ("--shots", 0, "--length", 24, "--examples", 2)
-
-
-class Result(NamedTuple):
-    code: int
-    out: str
-    err: str
-
-
-Run = Callable[..., Result]
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Type a command; get exit code, stdout and stderr."""
-    monkeypatch.setenv("COLUMNS", "160")
-
-    def typed(*arguments: object) -> Result:
-        monkeypatch.setattr(sys, "argv", ["loopkit", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return Result(int(ended.value.code or 0), *capsys.readouterr())
-
-    return typed
 
 
 @pytest.fixture(scope="module")
