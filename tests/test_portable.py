@@ -232,7 +232,7 @@ def test_transformers_refuses_to_skip_visits(case: Any) -> None:
     model.config.num_hidden_layers = 5
     with pytest.raises(TypeError):  # a layer that is called without its visit has no slot in a cache
         layer = model.model.layers[0].layer
-        layer.self_attn.forward(torch.zeros(1, 1, 64), (torch.ones(1, 1, 16),) * 2, past_key_values=transformers.DynamicCache())
+        layer.self_attn.forward(torch.zeros(1, 1, 64), (torch.ones(1, 1, 16),) * 2, None, transformers.DynamicCache())
 
 
 def test_neither_runs_the_code_without_trust(case: Any) -> None:

@@ -98,12 +98,11 @@ def _derived(each: "Accuracy | Measure") -> dict[str, Any]:
 
 
 def _print(found: "list[tuple[str, Accuracy | Measure]]") -> None:
-    from rich import box
     from rich.table import Table
 
     from loopkit.evaluation.harness import Measure
 
-    table = Table(title="scores, with their 95% intervals", box=box.SIMPLE, padding=(0, 1, 0, 0))
+    table = Table(title="scores, with their 95% intervals")
     for name in ("checkpoint", "task", "plan", "metric"):
         table.add_column(name, overflow="fold")
     for name in ("value", "interval", "chance", "questions"):

@@ -45,11 +45,13 @@ class Visit:
     def __init__(self, layer, visit):
         self.layer, self.visit = layer, visit
 
-    def __call__(self, *args, past_key_values=None, **kwargs):
+    def __call__(self, *args, **kwargs):
         if not torch.compiler.is_compiling() and (started := _started.get()) is not None:
             started.append(self.visit)
-        cache = None if past_key_values is None else VisitCache(past_key_values, self.visit)
-        return self.layer(*args, past_key_values=cache, **kwargs)
+        for name in ("cache", "past_key_values"):  # the first since transformers 5.24, the second before
+            if kwargs.get(name) is not None:
+                kwargs[name] = VisitCache(kwargs[name], self.visit)
+        return self.layer(*args, **kwargs)
 
     def __getattr__(self, name):
         return getattr(self.__dict__["layer"], name)
