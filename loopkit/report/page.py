@@ -18,7 +18,7 @@ body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; background: #fff; m
 h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
 p { max-width: 75ch; } code, pre { font-family: ui-monospace, monospace; font-size: 13px; }
 pre { background: #f5f5f5; padding: .7rem; overflow-x: auto; }
-.row { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; flex: 1 1 420px; max-width: 640px; }
+.row { display: flex; flex-wrap: wrap; gap: 1rem; } figure { margin: 0; flex: 1 1 300px; max-width: 640px; }
 figure svg { width: 100%; height: auto; } figcaption { color: #555; font-size: 13px; }
 table { border-collapse: collapse; margin: 1rem 0; } caption { text-align: left; color: #555; }
 th, td { padding: .25rem .8rem; border-bottom: 1px solid #ddd; text-align: left; }
