@@ -161,7 +161,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         from loopkit.checkpoint.convert import convert
 
-        folder = convert("smollm2-135m-instruct", Path(scratch) / "smol")
+        folder = arguments.model or convert("smollm2-135m-instruct", Path(scratch) / "smol")
         figures = {"": start_up(), "torch": in_process("torch", folder), "mlx": in_process("mlx", folder)}
         shipped = in_process("mlx-prefill", folder, LOOPKIT_MLX_BLAS="reference")["prefill seconds"]
         figures["mlx"]["prefill over MLX as its wheel ships"] = shipped / figures["mlx"]["prefill seconds"]
