@@ -45,7 +45,7 @@ def compare(
     - loopkit compare runs/base runs/lidas runs/looped --tasks copy-words-32 --out runs/page
     - loopkit compare smol --tasks primitives --shots 5 --plan 8:12x2 --data stdlib --json
     """
-    from loopkit.data.tasks import PAPER
+    from loopkit.data.tasks import named
     from loopkit.evaluation.tradeoffs import common_mixture, groups, measure, read_mixture
     from loopkit.report.plots import require_matplotlib
 
@@ -54,7 +54,7 @@ def compare(
         options.refuse_file(out / "compare.html", force)
     found = groups(paths)
     mixture = read_mixture(data or common_mixture(found))
-    names = PAPER if tasks == "primitives" else tuple(name.strip() for name in tasks.split(","))
+    names = named(tasks)
     entries: list[Entry] = []
     for group in found:
         with options.status(f"measuring {group.name}", quiet=as_json):

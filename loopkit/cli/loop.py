@@ -134,13 +134,12 @@ def _with_mode(plan: str, mode: str) -> str:
 
 def _sweep(model: "Model", asked: dict[str, Any], wanted: dict[str, Any]) -> None:
     from loopkit.cli.sweep import Wanted, run
-    from loopkit.data.tasks import PAPER
+    from loopkit.data.tasks import named
     from loopkit.evaluation.sweep import Settings
     from loopkit.inference.modes import parse_mode
 
-    tasks = PAPER if asked["task"] == "primitives" else tuple(name.strip() for name in asked["task"].split(","))
     settings = Settings(
-        tasks,
+        named(asked["task"]),
         options.numbers(asked["block"], "--block"),
         options.numbers(asked["times"], "--times"),
         tuple(parse_mode(name.strip()) for name in asked["mode"].split(",")),

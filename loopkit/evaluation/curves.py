@@ -90,7 +90,8 @@ def finetuning(path: Path, task: str, examples: int, seed: int, tuning: Tuning, 
     recipe = _recipe(path, task, examples, seed, tuning)
     if run.path.exists() and run.recipe != recipe:
         raise UsageError(f"{folder} holds a run with other settings; choose another --out")
-    if not run.path.exists() or run.newest() is None or run.load(_newest(run))[2].step < tuning.steps:
+    saved = run.newest() if run.path.exists() else None
+    if saved is None or run.position(saved).step < tuning.steps:
         ready = resume(run, hardware) if run.path.exists() else begin(recipe, run, hardware)
         for _ in train(ready, run, hardware):
             pass
@@ -127,9 +128,3 @@ def _row_length(path: Path, task: str, examples: int, seed: int) -> int:
 def _longest(model: Model, task: str, count: int, shots: int, seed: int) -> int:
     asked = (request(model, question) for question in few_shot(find(task), seed, count, shots))
     return max(len(each.prompt) + max(map(len, each.options)) for each in asked)
-
-
-def _newest(run: RunFolder) -> Path:
-    found = run.newest()
-    assert found is not None
-    return found

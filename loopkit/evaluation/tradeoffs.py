@@ -168,4 +168,4 @@ def _training_flops(path: Path) -> float | None:
     saved = run.newest()
     if saved is None:
         raise UsageError(f"{path} has no checkpoint yet; train it further with --resume")
-    return run.load(saved)[2].flops
+    return run.position(saved).flops

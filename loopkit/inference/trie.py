@@ -68,9 +68,10 @@ def build(runs: Sequence[Run]) -> Node:
     root = Node()
     for index, run in enumerate(runs):
         node, path = root, steps(run)
+        needs = {step.since for step in path if isinstance(step, Pull)}
         for step in path:
             node = node.children.setdefault(step, Node())
-            node.needs |= {pull.since for pull in path if isinstance(pull, Pull)}
+            node.needs |= needs
         node.ends.append(index)
     nodes = [root]
     for node in nodes:

@@ -92,22 +92,24 @@ class RunFolder:
 
     def load(self, path: Path) -> tuple[Spec, State, Position]:
         """A checkpoint's model, weights and moments, and position. Raises LoopkitError naming a torn file."""
-        checkpoint = open_folder(path)
+        checkpoint, position = open_folder(path), self.position(path)
         extra = tensors.read(path / "optimizer.safetensors")
-        try:
-            saved: dict[str, Any] = json.loads((path / "trainer_state.json").read_text(encoding="utf-8"))
-            history = tuple((int(step), tuple(source)) for step, source in saved.pop("history"))
-            position = Position(history=history, **saved)
-        except (OSError, ValueError, TypeError, KeyError) as error:
-            raise LoopkitError(
-                f"{path / 'trainer_state.json'} is not a trainer's state ({error}); resume from an older checkpoint"
-            ) from error
         names = checkpoint.spec.shapes()
         weights = {name: extra.get(f"weights.{name}", checkpoint.arrays[name]) for name in names}
         missing = [f"{part}.{name}" for part in ("first", "second") for name in names if f"{part}.{name}" not in extra]
         if missing:
             raise LoopkitError(f"{path / 'optimizer.safetensors'} lacks {missing[0]}; resume from an older checkpoint")
         return checkpoint.spec, {"weights": weights} | {p: {n: extra[f"{p}.{n}"] for n in names} for p in ("first", "second")}, position
+
+    def position(self, path: Path) -> Position:
+        """Where the run stood at a checkpoint. Raises LoopkitError naming a torn file."""
+        file = path / "trainer_state.json"
+        try:
+            saved: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+            history = tuple((int(step), tuple(source)) for step, source in saved.pop("history"))
+            return Position(history=history, **saved)
+        except (OSError, ValueError, TypeError, KeyError) as error:
+            raise LoopkitError(f"{file} is not a trainer's state ({error}); resume from an older checkpoint") from error
 
     def record(self, event: Event) -> None:
         """Append an event to metrics.jsonl; texts go to samples."""

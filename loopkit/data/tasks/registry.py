@@ -57,6 +57,11 @@ def find(name: str) -> Task:
     return family.build(int(match[2]) if match[2] else None)
 
 
+def named(text: str) -> tuple[str, ...]:
+    """The names in ``copy-words,var-math-1``; ``primitives`` stands for the paper's."""
+    return PAPER if text == "primitives" else tuple(name.strip() for name in text.split(","))
+
+
 def families() -> dict[str, Family]:
     """Every registered family by name."""
     _load()
