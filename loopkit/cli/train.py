@@ -2,8 +2,9 @@
 
 import json
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, NoReturn
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from loopkit.training.folder import RunFolder
     from loopkit.training.loop import Hardware
     from loopkit.training.recipe import Recipe
+    from loopkit.training.start import Ready
 
 
 def train(
@@ -35,6 +37,11 @@ def train(
     steps: Annotated[int | None, typer.Option(help="Updates.", show_default=False)] = None,
     cooldown_plan: Annotated[
         str | None, typer.Option(help="Run this plan in the cooldown, e.g. 8:12x2: retrofitted recurrence.", show_default=False)
+    ] = None,
+    cooldown_data: Annotated[str | None, typer.Option(help="The mixture of the cooldown.", show_default=False)] = None,
+    branch: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN", help="Begin as this run, and part from it where the options say otherwise.", show_default=False),
     ] = None,
     init_from: Annotated[str | None, typer.Option(help="A checkpoint to start from.", show_default=False)] = None,
     untie: Annotated[bool, typer.Option("--untie", help="Give every visit of a looped --init-from a layer of its own.")] = False,
@@ -63,9 +70,11 @@ def train(
 
     - loopkit train --preset nano --data primitives:copy-words-32 --tokenizer word --steps 500 --out runs/base
     - loopkit train recipe.toml --grow lidas --block 4 --out runs/lidas
+    - loopkit train --branch runs/lidas --cooldown-data "0.8*stdlib + 0.2*primitives:word-problem-2" --out runs/lidas-maths
     - loopkit train --out runs/lidas --resume --backend mlx
     """
-    from loopkit.training.folder import RunFolder
+    from loopkit.training import start
+    from loopkit.training.recipe import override
 
     if out is None:
         raise UsageError("say where the run goes: --out runs/NAME")
@@ -81,19 +90,26 @@ def train(
         "data.tokenizer": tokenizer,
         "schedule.steps": steps,
         "cooldown.plan": cooldown_plan,
+        "cooldown.mix": cooldown_data,
         "train.log": ",".join(log) if log else None,
     }
     overrides = [f"{name}={value}" for name, value in given.items() if value is not None] + (settings or [])
     hardware = _hardware(backend, device, dtype, compiled)
     if resume:
-        if config or overrides or match_flops:
+        if config or overrides or match_flops or branch:
             raise UsageError("--resume goes on with the run as it was; leave out the recipe and its options")
-        for folder in _resumable(out, seeds):
-            _train(folder, None, hardware, as_json)
-        return
-    recipe = _recipe(config, overrides, match_flops)
-    for path, seeded in _group(out, seeds, recipe):
-        _train(RunFolder(path), seeded, hardware, as_json)
+        for folder in _folders(out, seeds):
+            _train(folder, partial(start.resume, folder, hardware), hardware, as_json)
+    elif branch:
+        if config or match_flops:
+            raise UsageError("--branch takes the recipe of its run; leave out the recipe and --match-flops")
+        for source, folder in zip(_folders(branch, seeds), _folders(out, seeds), strict=True):
+            recipe = override(source.recipe, overrides)
+            _train(folder, partial(start.branch, source, recipe, folder, hardware), hardware, as_json)
+    else:
+        recipe = _recipe(config, overrides, match_flops)
+        for folder, seeded in zip(_folders(out, seeds), _seeded(recipe, seeds), strict=True):
+            _train(folder, partial(start.begin, seeded, folder, hardware), hardware, as_json)
 
 
 def _recipe(config: Path | None, overrides: list[str], other: Path | None) -> "Recipe":
@@ -109,18 +125,14 @@ def _recipe(config: Path | None, overrides: list[str], other: Path | None) -> "R
         return matched(recipe, other, Path(scratch) / "tokenizer")
 
 
-def _group(out: Path, seeds: str | None, recipe: "Recipe") -> Iterator[tuple[Path, "Recipe"]]:
-    if seeds is None:
-        yield out, recipe
-        return
-    for seed in _seeds(seeds):
-        yield out / f"seed_{seed}", replace(recipe, train=replace(recipe.train, seed=seed))
-
-
-def _resumable(out: Path, seeds: str | None) -> list["RunFolder"]:
+def _folders(path: Path, seeds: str | None) -> list["RunFolder"]:
     from loopkit.training.folder import RunFolder
 
-    return [RunFolder(out)] if seeds is None else [RunFolder(out / f"seed_{seed}") for seed in _seeds(seeds)]
+    return [RunFolder(path)] if seeds is None else [RunFolder(path / f"seed_{seed}") for seed in _seeds(seeds)]
+
+
+def _seeded(recipe: "Recipe", seeds: str | None) -> list["Recipe"]:
+    return [recipe] if seeds is None else [replace(recipe, train=replace(recipe.train, seed=seed)) for seed in _seeds(seeds)]
 
 
 def _seeds(text: str) -> list[int]:
@@ -144,15 +156,15 @@ def _hardware(name: str, device: str | None, dtype: str | None, compiled: bool |
     )
 
 
-def _train(folder: "RunFolder", recipe: "Recipe | None", hardware: "Hardware", as_json: bool) -> None:
+def _train(folder: "RunFolder", make_ready: Callable[[], "Ready"], hardware: "Hardware", as_json: bool) -> None:
     from loopkit.cli.progress import watch
     from loopkit.training.events import Stopped
     from loopkit.training.loop import DivergedError
-    from loopkit.training.start import begin, resume, train
+    from loopkit.training.start import train
 
     quiet = as_json or hardware.rank > 0
     with options.status("reading data", quiet=quiet):
-        ready = resume(folder, hardware) if recipe is None else begin(recipe, folder, hardware)
+        ready = make_ready()
     event = None
     again = f"go on with: loopkit train --out {folder.path} --resume"
     with _interruptible(hardware.world) as stop:

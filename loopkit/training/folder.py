@@ -63,6 +63,23 @@ class RunFolder:
         self.path.mkdir(parents=True, exist_ok=True)
         write_text(self.path / "config.toml", recipe.toml())
 
+    def begin_as(self, other: "RunFolder", recipe: Recipe, steps: int) -> None:
+        """Become a run with the last checkpoint of ``other`` from its first ``steps`` steps. Raises LoopkitError where it kept none."""
+        kept = {other.position(path).step: path for path in other.checkpoints()}
+        last = max((step for step in kept if step <= steps), default=None)
+        if last is None:
+            raise LoopkitError(
+                f"{other.path} keeps no checkpoint of its first {steps} steps, which the branch shares, but of steps"
+                f" {', '.join(map(str, kept)) or 'none'}; train it with --set train.keep=0 --set train.save_every={steps or 1}"
+            )
+        self.create(recipe)
+        shutil.copytree(other.tokenizer, self.tokenizer)
+        if (other.path / "metrics.jsonl").exists():
+            shutil.copyfile(other.path / "metrics.jsonl", self.path / "metrics.jsonl")
+        with new_folder(self.path / "checkpoints" / kept[last].name) as part:
+            shutil.copytree(kept[last], part, dirs_exist_ok=True)
+        self.rewind(last)
+
     def newest(self) -> Path | None:
         """The last whole checkpoint: the one ``latest`` names, or where that is gone the newest there is."""
         named, whole = newest(self.path), self.checkpoints()

@@ -81,6 +81,12 @@ class Job:
         """The data of update ``step``."""
         return self.cooldown_batches if step >= self.cooldown else self.batches
 
+    def update(self, step: int) -> tuple[object, ...]:
+        """What update ``step`` is made of beside the state: its rate, plan, depth and mixture."""
+        data, cooldown = self.recipe.data, self.recipe.cooldown
+        mix = cooldown.mix if cooldown.mix and step >= self.cooldown else data.mix
+        return self.recipe.schedule.at(step), self.plan(step), self.growths(step), mix
+
 
 def run(
     job: Job, hardware: Hardware, folder: RunFolder, state: State, position: Position, stop: Callable[[], bool] = lambda: False

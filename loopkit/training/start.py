@@ -1,11 +1,13 @@
 """Begin a run or go on with one."""
 
 import shutil
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
-from loopkit.errors import LoopkitError
+from loopkit.errors import LoopkitError, UsageError
 from loopkit.training.events import Event
 from loopkit.training.folder import Position, RunFolder, State
 from loopkit.training.loop import Hardware, Job, run
@@ -52,6 +54,44 @@ def resume(folder: RunFolder, hardware: Hardware) -> Ready:
         folder.rewind(position.step)
     hardware.backend.barrier()
     return job, state, position
+
+
+def branch(source: RunFolder, recipe: Recipe, folder: RunFolder, hardware: Hardware) -> Ready:
+    """A new run that begins as ``source`` did, from its last checkpoint ahead of the first step that ``recipe`` does otherwise.
+
+    Raises UsageError where the recipe differs from the first step on, or nowhere; LoopkitError where no such checkpoint is kept.
+    """
+    if hardware.rank == 0:
+        folder.refuse_existing()
+        with tempfile.TemporaryDirectory() as scratch:
+            shutil.copytree(source.tokenizer, Path(scratch) / "tokenizer")
+            shared = _shared_steps(prepare(source.recipe, source.tokenizer), prepare(recipe, Path(scratch) / "tokenizer"))
+        folder.begin_as(source, recipe, shared)
+    hardware.backend.barrier()
+    return resume(folder, hardware)
+
+
+def _shared_steps(theirs: Job, ours: Job) -> int:
+    """How many steps two runs share. Raises UsageError as ``branch``."""
+    for name in ("model", "growth", "data", "optimizer"):
+        _check_equal(name, asdict(getattr(theirs.recipe, name)), asdict(getattr(ours.recipe, name)))
+    _check_equal(
+        "train", *({key: getattr(job.recipe.train, key) for key in ("seed", "recurrence", "micro_batches")} for job in (theirs, ours))
+    )
+    both = range(min(theirs.recipe.schedule.steps, ours.recipe.schedule.steps))
+    shared = next((step for step in both if theirs.update(step) != ours.update(step)), len(both))
+    if shared == theirs.recipe.schedule.steps == ours.recipe.schedule.steps:
+        raise UsageError("a branch that does nothing otherwise is the run itself; say what differs, e.g. --cooldown-plan 8:12x2")
+    return shared
+
+
+def _check_equal(section: str, theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> None:
+    for key, value in theirs.items():
+        if ours[key] != value:
+            raise UsageError(
+                f"a branch shares the beginning of its run, where {section}.{key} is {value!r}, not {ours[key]!r};"
+                f" it may change schedule, cooldown and what is logged. Start a run of its own instead"
+            )
 
 
 def train(ready: Ready, folder: RunFolder, hardware: Hardware, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
