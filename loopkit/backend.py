@@ -86,10 +86,13 @@ class Backend(Protocol):
         """Final norm and head at flat positions ``[N]`` (row times T plus place): float32 ``[N, V]``."""
 
     def log_probs(
-        self, weights: Weights, spec: Spec, stream: Stream, where: np.ndarray, targets: np.ndarray
+        self, weights: Weights, spec: Spec, stream: Stream, where: np.ndarray, targets: np.ndarray, last: Run | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Log-probability in nats of ``targets [N]`` as the tokens after flat positions ``where [N]``, float32 ``[N]``, and whether
-        each is the likeliest, bool ``[N]``. Never holds B x T x V."""
+        each is the likeliest, bool ``[N]``. Never holds B x T x V.
+
+        ``last`` is a visit that the stream has yet to go through; it may have a scale. Only ``where`` is computed of it.
+        """
 
     def stream(
         self, weights: Weights, spec: Spec, prompt: list[int], run: Run, slots: tuple[int, ...], limit: int, sampling: Sampling

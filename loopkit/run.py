@@ -103,3 +103,14 @@ class Batch:
     targets: np.ndarray
     loss_mask: np.ndarray | None = None
     documents: np.ndarray | None = None
+
+
+def by_row(places: np.ndarray, shape: tuple[int, ...]) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.int64]]:
+    """Sorted flat positions of ``[B, T]`` laid out by row, ``[B, W]``, W the most a row has: the row and column of each there, and
+    the position in its row that each place of the layout holds (0 where there is none left)."""
+    row, position = np.divmod(np.asarray(places, np.int64), shape[1])
+    counts = np.bincount(row, minlength=shape[0])
+    column = np.arange(len(places)) - (np.cumsum(counts) - counts)[row]
+    positions = np.zeros((shape[0], counts.max()), np.int64)
+    positions[row, column] = position
+    return row, column, positions

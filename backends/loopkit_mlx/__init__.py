@@ -72,13 +72,16 @@ def logits(weights: Weights, spec: Spec, stream: Stream, where: np.ndarray) -> n
     return to_numpy(model.unembed(weights, spec, _picked(stream, where)))
 
 
-def log_probs(weights: Weights, spec: Spec, stream: Stream, where: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def log_probs(
+    weights: Weights, spec: Spec, stream: Stream, where: np.ndarray, targets: np.ndarray, last: Run | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """See loopkit.backend.Backend.log_probs."""
     places, row = np.unique(where, return_inverse=True)
+    x_ND = model.visit_at(weights, spec, stream.x, last, stream.context, places) if last else _picked(stream, places)
     found, top = np.empty(len(where), np.float32), np.empty(len(where), bool)
     for start in range(0, len(places), _CHUNK_ROWS):
         mine = np.flatnonzero((row >= start) & (row < start + _CHUNK_ROWS))
-        logits_NV = model.unembed(weights, spec, _picked(stream, places[start : start + _CHUNK_ROWS]))
+        logits_NV = model.unembed(weights, spec, x_ND[start : start + _CHUNK_ROWS])
         rows, wanted = mx.array(row[mine] - start), mx.array(targets[mine])
         found[mine] = to_numpy(logits_NV[rows, wanted] - logsumexp(logits_NV)[rows])
         top[mine] = to_numpy(logits_NV.argmax(-1)[rows] == wanted)

@@ -10,7 +10,7 @@ from typing import NamedTuple, Protocol
 import mlx.core as mx
 import numpy as np
 
-from loopkit.run import Rows, Run, Sublayer
+from loopkit.run import Rows, Run, Sublayer, by_row
 from loopkit.spec import Spec
 from loopkit_mlx.exponential import attend, sigmoid
 from loopkit_mlx.memory import Weights, to_numpy
@@ -96,6 +96,19 @@ def visits(
     return keep("resid", _placed(x_BTD, run, len(run.plan)))
 
 
+def visit_at(weights: Weights, spec: Spec, x_BTD: mx.array, run: Run, rows: View, places: np.ndarray) -> mx.array:
+    """The stream after a run's only visit, at flat positions alone (in order): ``[N, D]``."""
+    (layer,) = run.plan
+    row, column, columns = by_row(places, x_BTD.shape[:2])
+    columns_BW = mx.array(columns)
+    causal = mx.arange(x_BTD.shape[1]) <= columns_BW[..., None]
+    mask = causal if rows.mask is None else mx.take_along_axis(rows.mask[:, 0], columns_BW[..., None], 1)
+    added = attention(weights, spec, layer, x_BTD, None, mask[:, None], rows.rotary, columns_BW)
+    x_BWD = mx.take_along_axis(x_BTD, columns_BW[..., None], 1) + _changed(added, run, 0, "attention")
+    x_BWD = x_BWD + _changed(mlp(weights, spec, layer, x_BWD), run, 0, "mlp")
+    return x_BWD[mx.array(row), mx.array(column)]
+
+
 def attention(
     weights: Weights,
     spec: Spec,
@@ -104,11 +117,12 @@ def attention(
     slot: Slot | None = None,
     mask: mx.array | None = None,
     rotary: Rotary | None = None,
+    columns_BT: mx.array | None = None,
 ) -> mx.array:
     """What attention adds to the stream, causal over the slot's positions and these.
 
     ``mask``, bool ``[B, 1, T, S]``, says which keys a position sees; without it all up to its own. ``rotary`` says where positions
-    are that do not follow each other.
+    are that do not follow each other. ``columns_BT`` asks for these positions only, with a mask for them.
     """
     at = f"model.layers.{layer}.self_attn."
     x_BTD = mx.fast.rms_norm(x_BTD, weights[f"model.layers.{layer}.input_layernorm.weight"], spec.rms_norm_eps)
@@ -118,6 +132,8 @@ def attention(
     start = slot.offset if slot else 0
     q_BHTK, k_BGTK = (rotate(spec, each, start) if rotary is None else rotate_by(each, *rotary) for each in (q_BHTK, k_BGTK))
     k_BGSK, v_BGSK = slot.update_and_fetch(k_BGTK, v_BGTK) if slot else (k_BGTK, v_BGTK)
+    if columns_BT is not None:
+        q_BHTK = mx.take_along_axis(q_BHTK, columns_BT[:, None, :, None], 2)
     out = attend(q_BHTK, k_BGSK, v_BGSK, mask)
     return linear(weights, at + "o_proj", out.swapaxes(1, 2).flatten(2))
 

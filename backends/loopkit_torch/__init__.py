@@ -76,13 +76,16 @@ def logits(weights: Weights, spec: Spec, stream: Stream, where: np.ndarray) -> n
 
 
 @torch.inference_mode()
-def log_probs(weights: Weights, spec: Spec, stream: Stream, where: np.ndarray, targets: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def log_probs(
+    weights: Weights, spec: Spec, stream: Stream, where: np.ndarray, targets: np.ndarray, last: Run | None = None
+) -> tuple[np.ndarray, np.ndarray]:
     """See loopkit.backend.Backend.log_probs."""
     places, row = np.unique(where, return_inverse=True)
+    x_ND = model.visit_at(weights, spec, stream.x, last, stream.context, places) if last else _picked(stream, places)
     found, top = np.empty(len(where), np.float32), np.empty(len(where), bool)
     for start in range(0, len(places), _CHUNK_ROWS):
         mine = np.flatnonzero((row >= start) & (row < start + _CHUNK_ROWS))
-        logs_NV = model.unembed(weights, spec, _picked(stream, places[start : start + _CHUNK_ROWS])).log_softmax(-1)
+        logs_NV = model.unembed(weights, spec, x_ND[start : start + _CHUNK_ROWS]).log_softmax(-1)
         found[mine] = logs_NV.cpu().numpy()[row[mine] - start, targets[mine]]
         top[mine] = logs_NV.argmax(-1).cpu().numpy()[row[mine] - start] == targets[mine]
     return found, top

@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from loopkit.run import Rows, Run, Sublayer
+from loopkit.run import Rows, Run, Sublayer, by_row
 from loopkit.spec import Spec
 from loopkit_torch.memory import Weights
 
@@ -142,6 +142,20 @@ def visits(
     return x_BTD
 
 
+def visit_at(weights: Weights, spec: Spec, x_BTD: Tensor, run: Run, rows: View, places: np.ndarray) -> Tensor:
+    """The stream after a run's only visit, at flat positions alone (in order): ``[N, D]``."""
+    row, column, columns = by_row(places, x_BTD.shape[:2])
+    columns_BW = torch.from_numpy(columns).to(x_BTD.device)
+    at = columns_BW[..., None].expand(-1, -1, x_BTD.shape[1])
+    mask = torch.arange(x_BTD.shape[1], device=at.device) <= at if rows.mask is None else rows.mask[:, 0].gather(1, at)
+    w = layer_weights(weights, run.plan[0])
+    x_BWD = x_BTD.take_along_dim(columns_BW[..., None], 1)
+    added = attention(x_BTD, w, spec, rows.rotary, mask=mask[:, None], columns_BT=columns_BW)
+    x_BWD = x_BWD + _changed(added, run, 0, "attention")
+    x_BWD = x_BWD + _changed(mlp(x_BWD, w, spec), run, 0, "mlp")
+    return x_BWD[torch.from_numpy(row), torch.from_numpy(column)]
+
+
 def attention(
     x_BTD: Tensor,
     w: Layer,
@@ -149,10 +163,12 @@ def attention(
     rotary: Pair,
     slot: Pair | None = None,
     mask: Tensor | None = None,
+    columns_BT: Tensor | None = None,
 ) -> Tensor:
     """What attention adds to the stream. New keys and values become the last positions of ``slot``, and all of it is attended to.
 
-    ``mask``, bool ``[B, 1, T, S]``, says which keys a position sees; without it all up to its own.
+    ``mask``, bool ``[B, 1, T, S]``, says which keys a position sees; without it all up to its own. ``columns_BT`` asks for these
+    positions only, with a mask for them.
     """
     batch, length, _ = x_BTD.shape
     heads, groups = spec.num_attention_heads, spec.num_key_value_heads
@@ -170,8 +186,10 @@ def attention(
         keys[:, :, -length:] = k_BGTK
         values[:, :, -length:] = v_BGTK
         k_BGTK, v_BGTK = keys, values
+    if columns_BT is not None:
+        q_BHTK = q_BHTK.take_along_dim(columns_BT[:, None, :, None], 2)
     out = attend(q_BHTK, k_BGTK, v_BGTK, mask)
-    return linear(out.transpose(1, 2).reshape(batch, length, -1), w.output, w.output_bias)
+    return linear(out.transpose(1, 2).reshape(batch, -1, heads * spec.head_dim), w.output, w.output_bias)
 
 
 def attend(q_BHTK: Tensor, k_BGSK: Tensor, v_BGSK: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -1,7 +1,7 @@
 """Log-likelihoods of continuations under many plans at once.
 
 The options of one prompt fork from it, so the prompt runs once for all of them; plans that begin alike run once as far as they do;
-prompts of about one length share a batch.
+a plan's last visit computes only the positions that are scored; prompts of about one length share a batch.
 """
 
 import math
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from loopkit.backend import Backend, Weights
-from loopkit.inference.trie import run_all
+from loopkit.inference.trie import run_up_to_last
 from loopkit.run import Rows, Run, Stream
 from loopkit.spec import Spec
 
@@ -56,8 +56,8 @@ def score(
         rows, where, targets, owner = _rows([requests[i] for i in batch])
         found = np.empty((len(runs), len(where)))
         top = np.empty((len(runs), len(where)), bool)
-        for index, stream in run_all(advance, backend.enter(weights, spec, rows), runs):
-            found[index], top[index] = backend.log_probs(weights, spec, stream, where, targets)
+        for ends, stream, last in run_up_to_last(advance, backend.enter(weights, spec, rows), runs):
+            found[ends], top[ends] = backend.log_probs(weights, spec, stream, where, targets, last)
         yield list(_scores(batch, owner, found, top))
 
 

@@ -48,16 +48,33 @@ class Node:
     size: int = 0
 
 
-def run_all(advance: Callable[[Stream, Run], Stream], stream: Stream, runs: Sequence[Run]) -> Iterator[tuple[int, Stream]]:
-    """The index of each run and the stream at its end, as they come; ``advance`` takes a step of one visit."""
+Advance = Callable[[Stream, Run], Stream]  # takes a step of one visit
+
+
+def run_all(advance: Advance, stream: Stream, runs: Sequence[Run]) -> Iterator[tuple[int, Stream]]:
+    """The index of each run and the stream at its end, as they come."""
+    for ends, before, last in run_up_to_last(advance, stream, runs):
+        end = advance(before, last) if last else before
+        yield from ((index, end) for index in ends)
+
+
+def run_up_to_last(advance: Advance, stream: Stream, runs: Sequence[Run]) -> Iterator[tuple[list[int], Stream, Run | None]]:
+    """Indices of runs that end alike, the stream ahead of their last visit, and that visit: the caller may need little of it.
+
+    Where another run goes on from their end, or a Pull makes it, the stream is that at the end and no visit is left.
+    """
     pending: list[tuple[Step | None, Node, Stream, int, dict[int, Stream]]] = [(None, build(runs), stream, 0, {})]
     while pending:
         step, node, stream, depth, kept = pending.pop()
+        if isinstance(step, Visit) and not node.children:
+            yield node.ends, stream, step.run
+            continue
         if isinstance(step, Visit):
             stream = advance(stream, step.run)
         elif step:
             stream = kept[step.since].blend(stream, step.weight)
-        yield from ((index, stream) for index in node.ends)
+        if node.ends:
+            yield node.ends, stream, None
         for then, child in sorted(node.children.items(), key=lambda pair: -pair[1].size):
             here = {at: each for at, each in {**kept, depth: stream}.items() if at in child.needs}
             pending.append((then, child, stream, depth + 1, here))
