@@ -15,7 +15,18 @@ from loopkit.data.tasks.assignment import BASIC, CODE, MATH, VALUES
 from loopkit.data.tasks.words import english
 from loopkit.errors import LoopkitError, UsageError
 
-SOME = (*PAPER, "copy-random-32", "copy-words-200", "var-basic-6", "p-hop-1", "p-hop-16", "addition-2", "addition-16")
+SOME = (
+    *PAPER,
+    "copy-random-32",
+    "copy-words-200",
+    "var-basic-6",
+    "p-hop-1",
+    "p-hop-16",
+    "addition-2",
+    "addition-16",
+    "recall-0",
+    "recall-2",
+)
 
 
 def same_form(example: str, prompt: str) -> bool:
@@ -133,6 +144,23 @@ def test_addition_structure(operands, seed):
     assert int(question.options[question.answer].replace(" ", "")) == sum(map(int, terms))
     assert len(set(question.options)) == 5
     assert len({len(option) for option in question.options}) == 1
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.integers(0, 4), st.integers(0, 2**31), st.integers(0, 2**30))
+def test_recall_structure(depth, seed, number):
+    """Assignments as in var-math, then true statements about them; the answer is no value left over."""
+    [question] = questions(find(f"recall-{depth}"), "train", seed, 1, number)
+    lines = question.prompt.removesuffix("=?").split(",")
+    count = 5 * (depth + 1)
+    values: dict[str, str] = {}
+    for line in lines[:count]:
+        left, right = line.split("=")
+        values[left] = values.get(right, right)
+    assert len(lines) == 2 * count
+    assert all(values[line.split("=")[0]] == line.split("=")[1] for line in lines[count:-1])
+    assert question.options[question.answer] == values[lines[-1]]
+    assert question.options == tuple(line.split("=")[1] for line in lines[:5])
 
 
 @pytest.mark.parametrize("name", SOME)
