@@ -28,7 +28,7 @@ def compare(
         typer.Option(help="Mixture whose held-out part NLL is measured on; the runs' own where it is the same.", show_default=False),
     ] = None,
     rows: Annotated[int, typer.Option(help="Held-out sequences.", min=1)] = 64,
-    length: Annotated[int, typer.Option(help="Their length in tokens.", min=2)] = 256,
+    length: Annotated[int, typer.Option(help="Their length in tokens; FLOPs a token are for it, too.", min=2)] = 256,
     out: Annotated[Path | None, typer.Option(help="Folder for the page and its plots.", show_default=False)] = None,
     force: Annotated[bool, typer.Option("--force", help="Replace the page in --out if it exists.")] = False,
     backend: options.Backend = "auto",

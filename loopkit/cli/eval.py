@@ -1,5 +1,6 @@
 """loopkit eval"""
 
+import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -9,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from loopkit.cli import options
+from loopkit.cli.progress import bar
 
 if TYPE_CHECKING:
     from loopkit.evaluation.choice import Accuracy
@@ -61,6 +63,8 @@ def evaluate(
     asked = groups.expand(tasks, shots)
     for note in groups.notes(tasks):
         print(f"note: {note}", file=sys.stderr)
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_DISABLE", "1")  # what the harness and the hub draw with; read when first imported
     loaded = harness.load_tasks([each.name for each in asked if not each.own], include_path)
     found: list[tuple[str, Accuracy | Measure]] = []
     try:
@@ -79,12 +83,13 @@ def _score(
     from loopkit.evaluation.groups import OWN_SHOTS
     from loopkit.evaluation.harness import measure
 
-    for each in asked:
-        if each.own:
-            with options.status(f"{name}: {each.name}"):
-                yield from accuracies(model, each.name, plans, count or 100, OWN_SHOTS if each.shots is None else each.shots, seed)
-        else:
-            yield from measure(model, loaded[each.name], plans, count, each.shots, seed)
+    for number, each in enumerate(asked, 1):
+        with bar(f"{name}: {each.name} ({number} of {len(asked)})") as show:
+            if each.own:
+                shots = OWN_SHOTS if each.shots is None else each.shots
+                yield from accuracies(model, each.name, plans, count or 100, shots, seed, progress=show)
+            else:
+                yield from measure(model, loaded[each.name], plans, count, each.shots, seed, progress=show)
 
 
 def _print_json(found: "list[tuple[str, Accuracy | Measure]]") -> None:

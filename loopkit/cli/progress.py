@@ -1,7 +1,8 @@
-"""The live display of a training run, on stderr."""
+"""What long work shows on a terminal's stderr: a training run as it goes, and a bar of what is done."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from loopkit.cli import options
@@ -35,6 +36,32 @@ def watch(events: Iterator["Event"], ready: "Ready", quiet: bool) -> Iterator["E
                 rate = (event.tokens - first) / (time.perf_counter() - start)
                 live.update(_table(event, job.recipe.schedule.steps, len(job.stages), job.growths(event.step) + 1, rate, heldout))
             yield event
+
+
+@contextmanager
+def bar(text: str) -> Iterator[Callable[[int, int], None]]:
+    """What draws a bar of how much is done, of how much, and the time left; silent without a terminal.
+
+    The bar is there from the first call until all is done, and again from the next call on: other output comes between.
+    """
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    terminal = options.console(stderr=True)
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("left"))
+    shown = Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal)
+    task = shown.add_task(text)
+
+    def show(done: int, total: int) -> None:
+        shown.update(task, completed=done, total=total)
+        shown.start()
+        if done == total:
+            shown.stop()
+            shown.reset(task)
+
+    try:
+        yield show
+    finally:
+        shown.stop()
 
 
 def _table(step: "Step", total: int, stages: int, stage: int, tokens_a_second: float, heldout: float | None) -> "Table":

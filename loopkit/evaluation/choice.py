@@ -10,6 +10,7 @@ from loopkit.errors import UsageError
 from loopkit.evaluation.statistics import wilson
 from loopkit.inference.scoring import MEMORY, Request
 from loopkit.plan import Plan
+from loopkit.progress import Progress, quiet
 from loopkit.session import Model
 
 
@@ -45,17 +46,27 @@ class Answers:
 
 
 def accuracies(
-    model: Model, task: str, plans: Sequence[Plan | str | None] = (None,), count: int = 100, shots: int = 0, seed: int = 0
+    model: Model,
+    task: str,
+    plans: Sequence[Plan | str | None] = (None,),
+    count: int = 100,
+    shots: int = 0,
+    seed: int = 0,
+    progress: Progress = quiet,
 ) -> list[Accuracy]:
     """Accuracy of each plan on the same ``count`` held-out questions of a task, each after ``shots`` worked examples.
 
-    The same seed asks the same questions of every model. Raises UsageError where there is no such task, or a prompt does not fit
-    the model.
+    The same seed asks the same questions of every model. ``progress`` is told how many have been asked. Raises UsageError where there
+    is no such task, or a prompt does not fit the model.
     """
     if count < 1:
         raise UsageError(f"an accuracy needs at least one question, got {count}")
     found = find(task)
-    correct = sum(each.right.sum(1) for each in answer(model, few_shot(found, seed, count, shots), plans))
+    correct, done = np.zeros(len(plans), np.int64), 0
+    progress(done, count)
+    for each in answer(model, few_shot(found, seed, count, shots), plans):
+        correct, done = correct + each.right.sum(1), done + len(each.questions)
+        progress(done, count)
     return [Accuracy(task, model.text(plan), int(n), count, found.chance) for plan, n in zip(plans, correct, strict=True)]
 
 

@@ -26,7 +26,9 @@ GROUPS: Mapping[str, Group] = MappingProxyType(
             0,
             "tydiqa_nocontext_en is loopkit's: the harness has no TyDiQA without context",
         ),
-        "paper/open-book": Group(("tydiqa_goldp_en", "squadv2", "drop", "coqa"), 0, "QuAC is missing: the harness does not have it"),
+        "paper/open-book": Group(
+            ("tydiqa_goldp_en", "squadv2", "drop", "quac", "coqa"), 0, "quac is loopkit's: the harness has no QuAC; TyDiQA is English"
+        ),
         "paper/completion": Group(("lambada_openai", "hellaswag"), 0),
         "paper/math-word": Group(
             ("svamp", "asdiv", "mawps"), 5, "svamp and mawps are loopkit's, in the form of asdiv: the harness has neither"

@@ -13,6 +13,7 @@ from loopkit.evaluation.groups import GROUPS
 from loopkit.evaluation.statistics import Z95
 from loopkit.inference.scoring import MEMORY
 from loopkit.plan import Plan
+from loopkit.progress import Progress, quiet
 from loopkit.session import Model
 
 Tasks = Mapping[str, Any]  # what the harness loads for one name: "tasks" and "groups"
@@ -67,15 +68,17 @@ def measure(
     shots: int | None = None,
     seed: int = 0,
     memory: int = MEMORY,
+    progress: Progress = quiet,
 ) -> list[Measure]:
     """Every metric of loaded tasks under every plan, plan by plan, on at most ``limit`` questions of each.
 
     Likelihoods are computed once for all plans. ``shots`` None leaves the number of worked examples to the tasks; a task that fixes
-    it at 0 keeps that, as in the harness.
+    it at 0 keeps that, as in the harness. ``progress`` is told the requests done of each kind: likelihoods once for all plans, then
+    continuations plan by plan.
     """
     from loopkit.evaluation.harness_model import HarnessModel, Scores
 
-    scores = Scores(model, [model.run(plan) for plan in plans], memory)
+    scores = Scores(model, [model.run(plan) for plan in plans], memory, progress)
     found: list[Measure] = []
     for index, plan in enumerate(plans):
         lm = HarnessModel(scores, index, seed)
@@ -117,7 +120,9 @@ def _manager(names: Sequence[str], include: Path | None) -> Any:
 def _load(manager: Any, name: str) -> Tasks:
     try:
         return dict(manager.load([name]))
-    except (OSError, ImportError) as error:
+    except ImportError as error:
+        raise LoopkitError(f"task {name!r} of lm-eval cannot be loaded here: {error}; install what is missing, or leave it out") from error
+    except OSError as error:
         cause = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise LoopkitError(f"the data of task {name!r} cannot be had: {cause}; go online once, or leave the task out") from error
 

@@ -7,10 +7,10 @@ from typing import Any
 import numpy as np
 from lm_eval.api.model import TemplateLM
 from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
-from tqdm import tqdm
 
 from loopkit.errors import LoopkitError, UsageError
 from loopkit.inference.scoring import MEMORY, Request
+from loopkit.progress import Progress, quiet
 from loopkit.run import Run
 from loopkit.session import Model
 
@@ -22,29 +22,33 @@ NEUTRAL = {"top_p": 1.0, "top_k": 0, "num_beams": 1, "repetition_penalty": 1.0} 
 
 
 class Scores:
-    """Log-likelihoods under several runs: what is asked under one is computed for all of them at once."""
+    """Log-likelihoods under several runs: what is asked under one is computed for all of them at once.
 
-    def __init__(self, model: Model, runs: Sequence[Run], memory: int = MEMORY) -> None:
-        self.model, self.runs, self.memory = model, runs, memory
+    ``progress`` is told how many requests are done, of those that have to be computed.
+    """
+
+    def __init__(self, model: Model, runs: Sequence[Run], memory: int = MEMORY, progress: Progress = quiet) -> None:
+        self.model, self.runs, self.memory, self.progress = model, runs, memory, progress
         self._found: dict[Pair, tuple[np.ndarray, np.ndarray]] = {}
 
-    def __call__(self, pairs: Sequence[Pair], quiet: bool) -> list[tuple[np.ndarray, np.ndarray]]:
+    def __call__(self, pairs: Sequence[Pair]) -> list[tuple[np.ndarray, np.ndarray]]:
         """For each pair the summed log-likelihoods in nats and whether the continuation is greedy, both ``[runs]``."""
-        self._compute([pair for pair in dict.fromkeys(pairs) if pair not in self._found], quiet)
+        self._compute([pair for pair in dict.fromkeys(pairs) if pair not in self._found])
         return [self._found[pair] for pair in pairs]
 
-    def _compute(self, pairs: Sequence[Pair], quiet: bool) -> None:
-        options: dict[Ids, list[Ids]] = {}
+    def _compute(self, pairs: Sequence[Pair]) -> None:
+        options, done = dict[Ids, list[Ids]](), 0
         for context, continuation in pairs:
             options.setdefault(context, []).append(continuation)
         requests = [Request(context, tuple(each)) for context, each in options.items()]
-        with tqdm(total=len(pairs), desc=f"likelihoods under {len(self.runs)} plans", disable=quiet or not pairs) as bar:
-            for batch in self.model.score(requests, self.runs, self.memory):
-                for score in batch:
-                    request = requests[score.request]
-                    for column, continuation in enumerate(request.options):
-                        self._found[request.prompt, continuation] = score.log_likelihood[:, column], score.greedy[:, column]
-                    bar.update(len(request.options))
+        self.progress(done, len(pairs))
+        for batch in self.model.score(requests, self.runs, self.memory):
+            for score in batch:
+                request = requests[score.request]
+                for column, continuation in enumerate(request.options):
+                    self._found[request.prompt, continuation] = score.log_likelihood[:, column], score.greedy[:, column]
+                done += len(request.options)
+                self.progress(done, len(pairs))
 
 
 @dataclass(frozen=True)
@@ -59,7 +63,7 @@ class Generation:
 class HarnessModel(TemplateLM):  # type: ignore[misc]
     """One of the runs of ``scores`` as the harness asks it; ``truncated`` counts prompts that lost their beginning.
 
-    Tokens, windows and truncation are those of the harness's own ``hf`` model.
+    Tokens, windows and truncation are those of the harness's own ``hf`` model. It draws no bars: ``scores.progress`` is told instead.
     """
 
     def __init__(self, scores: Scores, index: int, seed: int = 0) -> None:
@@ -89,22 +93,30 @@ class HarnessModel(TemplateLM):  # type: ignore[misc]
             add_special_tokens = not string.startswith(self._prefix)
         return self.model.tokenizer.encode(string, special=add_special_tokens)
 
+    def loglikelihood(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """Log-likelihoods of continuations, by the harness's own code without its bar over tokens."""
+        return list(super().loglikelihood(requests, disable_tqdm=True))
+
     def loglikelihood_rolling(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[float]:
         """Log-likelihood of whole texts, in windows of the model's length where they are longer."""
         windows = [self._windows(*request.args) for request in requests]
-        found = iter(self._loglikelihood_tokens([("", *window) for each in windows for window in each], disable_tqdm))
+        found = iter(self._loglikelihood_tokens([("", *window) for each in windows for window in each]))
         return [sum(next(found)[0] for _ in each) for each in windows]
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """Continuations up to the first stop string, without it."""
-        numbered = tqdm(list(enumerate(requests)), desc="continuations", disable=disable_tqdm)
-        return [self._continue(request.args[0], generation(request.args[1]), self.seed + number) for number, request in numbered]
+        written: list[str] = []
+        self.scores.progress(0, len(requests))
+        for number, request in enumerate(requests):
+            written.append(self._continue(request.args[0], generation(request.args[1]), self.seed + number))
+            self.scores.progress(len(written), len(requests))
+        return written
 
     def _loglikelihood_tokens(
         self, requests: Sequence[tuple[Any, Sequence[int], Sequence[int]]], disable_tqdm: bool = False, **kwargs: Any
     ) -> list[tuple[float, bool]]:
         pairs = [self._fit(tuple(context), tuple(continuation)) for _, context, continuation in requests]
-        return [(float(log[self.index]), bool(greedy[self.index])) for log, greedy in self.scores(pairs, disable_tqdm)]
+        return [(float(log[self.index]), bool(greedy[self.index])) for log, greedy in self.scores(pairs)]
 
     def _fit(self, context: Ids, continuation: Ids) -> Pair:
         """The pair without what does not fit at its beginning; the last token is only predicted and needs no position."""

@@ -33,7 +33,8 @@ class Group:
 class Entry:
     """A group under one plan. Costs are of one member: they are the same for all.
 
-    ``inference`` is FLOPs a token without attention's share, ``training`` FLOPs in all, None for a checkpoint that no run of ours made.
+    ``inference`` is FLOPs a token, the mean over a sequence of ``length`` tokens with its causal attention; ``training`` is FLOPs in
+    all, None for a checkpoint that no run of ours made.
     ``nll`` is nats a token of held-out text by member, and ``bits`` a byte.
     """
 
@@ -41,6 +42,7 @@ class Entry:
     plan: str
     layout: str
     unique: int
+    length: int
     inference: float
     training: float | None
     accuracies: tuple[tuple[Accuracy, ...], ...]  # by member, then by task
@@ -97,7 +99,8 @@ def measure(
     device: str | None = None,
     dtype: str | None = None,
 ) -> Iterator[Entry]:
-    """An entry for each plan. ``mixture`` is what ``rows`` held-out rows of ``length`` tokens are taken from, if any."""
+    """An entry for each plan. ``mixture`` is what ``rows`` held-out rows of ``length`` tokens are taken from, if any; inference costs
+    are for that length, too."""
     scores: list[list[tuple[Accuracy, ...]]] = [[] for _ in plans]
     losses: list[list[tuple[float, float]]] = [[] for _ in plans]
     for path in group.members:
@@ -113,7 +116,8 @@ def measure(
             model.text(plan),
             model.spec.layout,
             cost.parameters(model.spec),
-            cost.token_flops(model.spec, model.resolve(plan)),
+            length,
+            cost.sequence_flops(model.spec, length, model.resolve(plan)) / length,
             _training_flops(group.members[0]),
             tuple(scores[i]),
             tuple(nll for nll, _ in losses[i]),

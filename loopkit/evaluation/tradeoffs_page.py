@@ -56,8 +56,8 @@ def table(entries: Sequence[Entry], names: Sequence[str], tasks: bool = True) ->
             _short(each.unique), _short(each.inference), "" if each.training is None else _short(each.training),
             *(", ".join(str(i + 1) for i in others) for others in found.values()),
         ])  # fmt: skip
-    columns = ["#", "model", "layout", "seeds", "acc.", "95%", *shown, "NLL", "bits/byte", "params", "FLOPs/tok", "train"]
-    return Table([*columns, *SIGNS.values()], rows)
+    costs = ["params", f"FLOPs/tok ({entries[0].length})", "train"]
+    return Table(["#", "model", "layout", "seeds", "acc.", "95%", *shown, "NLL", "bits/byte", *costs, *SIGNS.values()], rows)
 
 
 def _short(value: float) -> str:
@@ -83,9 +83,9 @@ def _words(entries: Sequence[Entry]) -> str:
     first = entries[0].accuracies[0][0]
     return (
         f"{first.questions} questions a task, guessing scores {100 * first.chance:.0f}% on {first.task}. Intervals are over seeds where "
-        "there are several, else over questions. NLL is in nats a token, FLOPs a token leave out attention over the context. The last "
-        "columns name the other models (by #) whose unique parameters (iso-param), inference FLOPs (iso-inference) or training FLOPs "
-        "(iso-training) are within 5%."
+        "there are several, else over questions. NLL is in nats a token. FLOPs a token are the mean over a sequence of "
+        f"{entries[0].length} tokens, each attending to those before it. The last columns name the other models (by #) whose unique "
+        "parameters (iso-param), inference FLOPs (iso-inference) or training FLOPs (iso-training) are within 5%."
     )
 
 

@@ -8,17 +8,13 @@ import numpy as np
 from loopkit.errors import UsageError
 from loopkit.evaluation.statistics import student_t
 from loopkit.plan import Plan
+from loopkit.progress import Progress
 from loopkit.run import Run
 from loopkit.session import Depth, Model
 
-Progress = Callable[[int, int], None]  # how much is done, of how much
 TOKENS = 4096  # that go through a layer at a time
 BOOTSTRAPS = 1000
 Array = np.ndarray[Any, np.dtype[Any]]
-
-
-def quiet(done: int, total: int) -> None:
-    """Progress that nobody watches."""
 
 
 def order(model: Model, plan: Depth) -> Plan:

@@ -15,8 +15,9 @@ from loopkit.errors import UsageError
 from loopkit.evaluation.choice import answer
 from loopkit.evaluation.statistics import wilson
 from loopkit.plan import Plan
-from loopkit.probes.common import Array, Progress, interval, order, prompts, quiet, watched
+from loopkit.probes.common import Array, interval, order, prompts, watched
 from loopkit.probes.result import Chart, Curve, Headline, Result
+from loopkit.progress import Progress, quiet
 from loopkit.session import Depth, Model
 
 

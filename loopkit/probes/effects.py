@@ -14,8 +14,9 @@ import numpy as np
 
 from loopkit.errors import UsageError
 from loopkit.plan import Plan
-from loopkit.probes.common import Array, Progress, bootstrap, interval, log_softmax, order, prompts, quiet, traced, unembed, visit, watched
+from loopkit.probes.common import Array, bootstrap, interval, log_softmax, order, prompts, traced, unembed, visit, watched
 from loopkit.probes.result import Chart, Curve, Grid, Headline, Result
+from loopkit.progress import Progress, quiet
 from loopkit.session import Depth, Model
 
 LEAST = 4  # tokens of a prompt: one that stays, one that changes, one to measure at, one to spare

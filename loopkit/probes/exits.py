@@ -10,8 +10,9 @@ import numpy as np
 from loopkit.data.tasks import Question
 from loopkit.evaluation.choice import request
 from loopkit.plan import Plan
-from loopkit.probes.common import Array, Progress, interval, log_softmax, order, prompts, quiet, traced, unembed, watched
+from loopkit.probes.common import Array, interval, log_softmax, order, prompts, traced, unembed, watched
 from loopkit.probes.result import Chart, Curve, Headline, Result
+from loopkit.progress import Progress, quiet
 from loopkit.session import Depth, Model
 
 TOP = 5

@@ -9,8 +9,9 @@ import numpy as np
 from loopkit import plan as plans
 from loopkit.errors import UsageError
 from loopkit.plan import Plan
-from loopkit.probes.common import Array, Progress, interval, log_softmax, order, prompts, quiet, watched
+from loopkit.probes.common import Array, interval, log_softmax, order, prompts, watched
 from loopkit.probes.result import Chart, Curve, Headline, Result
+from loopkit.progress import Progress, quiet
 from loopkit.run import Run, Stream
 from loopkit.session import Depth, Model
 

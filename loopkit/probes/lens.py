@@ -21,9 +21,10 @@ from loopkit.data.tasks import Question
 from loopkit.errors import LoopkitError, UsageError
 from loopkit.evaluation.statistics import wilson
 from loopkit.plan import Plan
-from loopkit.probes.common import Array, Progress, order, prompts, quiet, watched
+from loopkit.probes.common import Array, order, prompts, watched
 from loopkit.probes.exits import DEPTH, Bare, curve, exit_answers, exits
 from loopkit.probes.result import Chart, Curve, Headline, Result
+from loopkit.progress import Progress, quiet
 from loopkit.session import Depth, Model
 
 

@@ -18,9 +18,10 @@ from loopkit.checkpoint.folder import read_json
 from loopkit.data.tasks import Question
 from loopkit.errors import UsageError
 from loopkit.plan import Plan
-from loopkit.probes.common import Array, Progress, order, prompts, quiet, traced
+from loopkit.probes.common import Array, order, prompts, traced
 from loopkit.probes.lens import Lens, TunedLens, evaluate_lens, export_lens, open_lens, save_lens, unembedding, unembedding_hash
 from loopkit.probes.prompts import training_ids
+from loopkit.progress import Progress, quiet
 from loopkit.session import Depth, Model
 
 SGD_RATE, MOMENTUM = 0.1, 0.9

@@ -5,9 +5,10 @@ from typing import ClassVar
 
 import numpy as np
 
-from loopkit.probes.common import Array, Progress, interval, order, prompts, quiet, traced, watched
+from loopkit.probes.common import Array, interval, order, prompts, traced, watched
 from loopkit.probes.period import find_period
 from loopkit.probes.result import Chart, Curve, Headline, Result
+from loopkit.progress import Progress, quiet
 from loopkit.session import Depth, Model
 
 FLOOR = 1e-6  # of the norm that is divided by

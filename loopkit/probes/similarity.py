@@ -6,8 +6,9 @@ from typing import ClassVar
 import numpy as np
 
 from loopkit.errors import LoopkitError, UsageError
-from loopkit.probes.common import Array, Progress, order, prompts, quiet, traced, watched
+from loopkit.probes.common import Array, order, prompts, traced, watched
 from loopkit.probes.result import Chart, Grid, Headline, Result
+from loopkit.progress import Progress, quiet
 from loopkit.session import Depth, Model
 
 CHUNK = 1 << 18  # weights of a layer that are read at a time

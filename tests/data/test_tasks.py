@@ -26,6 +26,9 @@ SOME = (
     "addition-16",
     "recall-0",
     "recall-2",
+    "arithmetic-2",
+    "word-problem-2",
+    "substitution-2",
 )
 
 
@@ -157,7 +160,7 @@ def test_recall_structure(depth, seed, number):
     for line in lines[:count]:
         left, right = line.split("=")
         values[left] = values.get(right, right)
-    assert len(lines) == 2 * count
+    assert len(lines) == 4 * count
     assert all(values[line.split("=")[0]] == line.split("=")[1] for line in lines[count:-1])
     assert question.options[question.answer] == values[lines[-1]]
     assert question.options == tuple(line.split("=")[1] for line in lines[:5])

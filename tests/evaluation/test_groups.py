@@ -36,4 +36,5 @@ def test_a_generated_task_without_its_number() -> None:
 def test_what_differs_from_the_paper_is_said() -> None:
     assert [note.split(":")[0] for note in notes("hellaswag, paper/open-book")] == ["paper/open-book"]
     assert "QuAC" in notes("paper/open-book")[0]
+    assert sum(len(group.tasks) for name, group in GROUPS.items() if name != "paper/primitives") + 8 == 22  # tasks of section 3.2
     assert not notes("paper/completion")

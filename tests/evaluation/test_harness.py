@@ -1,7 +1,9 @@
 """The harness on a live model against the harness's own ``hf`` model on the same checkpoint, with local task files only."""
 
 import json
+import os
 import re
+import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import replace
@@ -72,6 +74,12 @@ generation_kwargs: {until: ["\n", "e"], max_gen_toks: 12, do_sample: false}
 metric_list: [{metric: exact_match}]
 """,
 }
+
+
+def turn(question: str, said: str, answers: list[str]) -> dict[str, Any]:
+    """One question of a dialogue in the form of QuAC's own files."""
+    spans = [{"text": answer, "answer_start": 0} for answer in answers]
+    return {"id": question, "question": question, "answers": spans, "orig_answer": {"text": said, "answer_start": 0}}
 
 
 @pytest.fixture(scope="module")
@@ -163,9 +171,9 @@ def test_what_one_plan_asks_is_computed_for_all(model: Model, tasks: Path) -> No
     class Counting(Scores):
         batches = 0
 
-        def _compute(self, pairs: Sequence[Any], quiet: bool) -> None:
+        def _compute(self, pairs: Sequence[Any]) -> None:
             self.batches += bool(pairs)
-            super()._compute(pairs, quiet)
+            super()._compute(pairs)
 
     several = Counting(model, [model.run(plan) for plan in PLANS])
     for index, plan in enumerate(PLANS):
@@ -174,6 +182,18 @@ def test_what_one_plan_asks_is_computed_for_all(model: Model, tasks: Path) -> No
             together = harness.run(HarnessModel(several, index), loaded(tasks, [kind]), None, 0, 0, log_samples=True)
             assert_same(together, harness.run(alone, loaded(tasks, [kind]), None, 0, 0, log_samples=True))
     assert several.batches == 2
+
+
+def test_what_is_done_is_told(model: Model, tasks: Path) -> None:
+    told: list[tuple[int, int]] = []
+    for task, first, last in (("local_choice", (0, 11), (11, 11)), ("local_rolling", (0, 5), (5, 5)), ("local_writing", (0, 4), (4, 4))):
+        told.clear()
+        harness.measure(model, harness.load_tasks([task], tasks)[task], PLANS, progress=lambda *done: told.append(done))
+        assert (told[0], told[-1]) in {(first, last), (first, (0, 0))}  # of likelihoods nothing is left for the later plans
+        assert last in told
+        assert told.count(first) == (len(PLANS) if task == "local_writing" else 1)
+        between = told[: told.index(last) + 1]
+        assert between == sorted(between)
 
 
 def test_measures_say_what_they_are(model: Model, tasks: Path) -> None:
@@ -251,21 +271,71 @@ def test_names_that_do_not_exist_and_groups_that_do() -> None:
             "Question: Who?\nAnswer:",
             ["a", "b"],
         ),
+        (
+            "quac",
+            {
+                "title": "The pond",
+                "section_title": "Fish",
+                "background": "A pond.",
+                "paragraphs": [
+                    {
+                        "context": "There are carp in it. CANNOTANSWER",
+                        "qas": [
+                            turn("Any fish?", "There are carp", ["There are carp", "carp"]),
+                            turn("What do they weigh?", "CANNOTANSWER", ["CANNOTANSWER", "carp", "CANNOTANSWER", "in it"]),
+                        ],
+                    }
+                ],
+            },
+            "The pond: Fish\n\nThere are carp in it. CANNOTANSWER\n\nQ: Any fish?\n\nA: There are carp\n\nQ: What do they weigh?\n\nA:",
+            "CANNOTANSWER",
+        ),
     ],
 )
 def test_our_own_files_on_rows_of_their_data(tmp_path: Path, task: str, row: dict[str, Any], prompt: str, target: object) -> None:
     rows = [row, row | {"id": "finnish-1"}]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(each) + "\n" for each in rows))
-    data = {"data_files": dict.fromkeys(("train", "test", "validation"), str(tmp_path / "rows.jsonl")), "cache_dir": str(tmp_path / "c")}
-    local = {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": data}
     file = Path(harness.__file__).parent / "harness_tasks" / f"{task}.yaml"
+    whole = "field: data" in file.read_text()
+    (tmp_path / "rows").write_text(json.dumps({"data": rows}) if whole else "".join(json.dumps(each) + "\n" for each in rows))
+    data = {"data_files": dict.fromkeys(("train", "test", "validation"), str(tmp_path / "rows")), "cache_dir": str(tmp_path / "c")}
+    local = {"dataset_path": "json", "dataset_name": None, "dataset_kwargs": data | ({"field": "data"} if whole else {})}
     (tmp_path / "local.yaml").write_text(
         f"include: {file}\ntask: local\n" + "".join(f"{name}: {json.dumps(value)}\n" for name, value in local.items())
     )
     made = harness.load_tasks(["local"], tmp_path)["local"]["tasks"]["local"]
     docs = list(made.eval_docs)
-    assert len(docs) == (1 if task.startswith("tydiqa") else 2)
-    assert (made.doc_to_text(docs[0]), made.doc_to_target(docs[0])) == (prompt, target)
+    assert len(docs) == {"tydiqa_nocontext_en": 1, "quac": 4}.get(task, 2)
+    asked = docs[1] if task == "quac" else docs[0]
+    assert (made.doc_to_text(asked), made.doc_to_target(asked)) == (prompt, target)
+    if task == "quac":
+        assert made.doc_to_text(docs[0]) == prompt.split(" There are carp\n")[0]
+        assert docs[0]["references"] == ["There are carp", "carp"]
+        assert [made.process_results(asked, [said]) for said in (" CANNOTANSWER", " in it")] == [{"f1": 1.0}, {"f1": 0.0}]
+
+
+def test_f1_of_quac() -> None:
+    """By hand; with several references each is left out once and the best of the others counts."""
+    from loopkit.evaluation.harness_tasks import quac
+
+    assert quac.f1("The red, red house!", "a house: red") == pytest.approx(2 * 2 / (3 + 2))
+    assert quac.f1("", "red") == quac.f1("blue", "red") == 0.0
+    assert quac.held_out_f1("red", ["red"]) == 1.0
+    assert quac.held_out_f1("red", ["red", "blue", "red house"]) == pytest.approx((2 / 3 + 1 + 1) / 3)
+    assert quac.agreement(["red", "red", "blue"]) == pytest.approx(2 / 3)
+    assert quac.references_of(["CANNOTANSWER", "a"]) == ["CANNOTANSWER"]
+    assert quac.references_of(["CANNOTANSWER", "a", "b"]) == ["a", "b"]
+
+
+def test_questions_on_which_people_differ_are_left_out() -> None:
+    from datasets import Dataset
+
+    from loopkit.evaluation.harness_tasks import quac
+
+    asked = [turn("Same?", "red", ["red", "red"]), turn("Other?", "blue", ["blue", "green"]), turn("Last?", "x", ["x"])]
+    rows = [{"title": "t", "section_title": "s", "paragraphs": [{"context": "c", "qas": asked}]}]
+    found = quac.questions(Dataset.from_list(rows))
+    assert found["question"] == ["Same?", "Last?"]
+    assert found["dialogue"][1] == "Q: Same?\n\nA: red\n\nQ: Other?\n\nA: blue\n\n"
 
 
 def test_without_the_harness_the_error_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -305,6 +375,18 @@ class TestCommand:
         assert code == 0
         assert str(folder / "model") in folded(out)
 
+    def test_a_terminal_shows_what_is_done(self, folder: Path, tasks: Path) -> None:
+        """Questions of each task, of its own requests where it is the harness's, in a real terminal; nothing of it elsewhere."""
+        asked = ("--tasks", "local_choice,var-basic-0", "--include-path", tasks, "--limit", 3, "--shots", 0, "--backend", "torch", "--json")
+        command = [str(Path(sys.executable).parent / "loopkit"), "eval", *map(str, (folder / "model", *asked))]
+        shown = on_a_terminal(command)
+        for task, counted in (("local_choice (1 of 2)", "9/9"), ("var-basic-0 (2 of 2)", "3/3")):
+            assert re.search(rf"{re.escape(task)} .* {counted} .*left", shown), shown
+        assert "/100" not in shown
+        quiet = subprocess.run(command, capture_output=True, text=True, check=True)
+        assert {row["task"] for row in json.loads(quiet.stdout)} == {"local_choice", "var-basic-0"}
+        assert not re.search(r"\r|left|\d/\d|it/s", quiet.stderr)
+
     def test_data_that_cannot_be_had(self, typed: Any, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         import datasets
 
@@ -318,6 +400,32 @@ class TestCommand:
         code, out, err = typed(folder / "model", tmp_path, "--tasks", "var-basic-0", "--count", 2, "--shots", 0, "--json")
         assert (code, len(json.loads(out))) == (1, 1)
         assert err.startswith("error: ")
+
+
+def on_a_terminal(command: list[str]) -> str:
+    """What a command writes to a stderr that is a wide terminal, without its control codes."""
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 200, 0, 0))
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=theirs, env=os.environ | {"TERM": "xterm"}) as process:
+        os.close(theirs)
+        written = b""
+        while piece := _read(ours):
+            written += piece
+        assert process.wait() == 0
+    os.close(ours)
+    return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", written.decode())
+
+
+def _read(terminal: int) -> bytes:
+    try:
+        return os.read(terminal, 1 << 16)
+    except OSError:  # how Linux says that the other end is closed
+        return b""
 
 
 def folded(table: str) -> str:

@@ -1,8 +1,8 @@
 r"""Recall of many values: assignments as in ``var-math``, then what variables drawn at random are worth; the last is asked. Five options.
 
-``recall-0`` is ``a=3,b=8,c=1,d=5,e=7,d=5,a=3,d=5,b=8,c=?``; with a depth, variables stand for others (``f=b``) and their values are
-still stated (``f=8``). As text it is multi-query associative recall (Arora et al. 2023, *Zoology*): a model that reads it all is
-taught to look values up in half of its tokens, where ``var-math`` teaches that in one.
+``recall-0`` is ``a=3,b=8,c=1,d=5,e=7,d=5,a=3,d=5,b=8,...,c=?``, three statements for each variable; with a depth, variables stand for
+others (``f=b``) and their values are still stated (``f=8``). As text it is multi-query associative recall (Arora et al. 2023,
+*Zoology*): a model that reads it all is taught to look values up by a fifth of its tokens, where ``var-math`` teaches that by one.
 """
 
 import numpy as np
@@ -14,6 +14,7 @@ from loopkit.data.tasks.task import Instances, Task
 from loopkit.errors import UsageError
 
 PIECES = MATH.pieces + VALUES + NAMES
+STATED = 3  # statements a variable
 _EQUALS, _COMMA, _END, _VALUES = 1, 2, 4, len(MATH.pieces)
 
 
@@ -24,12 +25,12 @@ def recall(number: int | None) -> Task:
     count = WIDTH * (depth + 1)
     if count > len(NAMES):
         raise UsageError(f"recall-{depth} needs more variables than the {len(NAMES)} letters; at most recall-{len(NAMES) // WIDTH - 1}")
-    return Task(f"recall-{depth}", PIECES, 2 * count + WIDTH * depth + len(VALUES), lambda random: _make(random, depth))
+    return Task(f"recall-{depth}", PIECES, count + STATED * count + WIDTH * depth + len(VALUES), lambda random: _make(random, depth))
 
 
 def _make(random: Bits, depth: int) -> Instances:
     count = WIDTH * (depth + 1)
-    for_names, for_order, steps, for_values = np.split(random, np.cumsum([count, count, WIDTH * depth]), axis=1)
+    for_names, for_order, steps, for_values = np.split(random, np.cumsum([count, STATED * count, WIDTH * depth]), axis=1)
     variables = distinct(for_names, len(NAMES)) + _VALUES + len(VALUES)
     values = shuffled(for_values)[:, :WIDTH] + _VALUES
     worth = [np.tile(np.arange(WIDTH), (len(random), 1))]  # which of the values each variable has, by level
