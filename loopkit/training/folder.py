@@ -72,13 +72,14 @@ class RunFolder:
                 f"{other.path} keeps no checkpoint of its first {steps} steps, which the branch shares, but of steps"
                 f" {', '.join(map(str, kept)) or 'none'}; train it with --set train.keep=0 --set train.save_every={steps or 1}"
             )
-        self.create(recipe)
-        shutil.copytree(other.tokenizer, self.tokenizer)
-        if (other.path / "metrics.jsonl").exists():
-            shutil.copyfile(other.path / "metrics.jsonl", self.path / "metrics.jsonl")
-        with new_folder(self.path / "checkpoints" / kept[last].name) as part:
-            shutil.copytree(kept[last], part, dirs_exist_ok=True)
-        self.rewind(last)
+        with new_folder(self.path, force=True) as part:  # what exists is empty, see refuse_existing
+            begun = RunFolder(part)
+            begun.create(recipe)
+            shutil.copytree(other.tokenizer, begun.tokenizer)
+            shutil.copytree(kept[last], part / "checkpoints" / kept[last].name)
+            if (other.path / "metrics.jsonl").exists():
+                shutil.copyfile(other.path / "metrics.jsonl", part / "metrics.jsonl")
+            begun.rewind(last)
 
     def newest(self) -> Path | None:
         """The last whole checkpoint: the one ``latest`` names, or where that is gone the newest there is."""
