@@ -49,7 +49,7 @@ def describe(story: Story, rate: float) -> Iterator[str]:
     yield f"{story.size.name}: {story.size.about}"
     yield f"days: at {rate:.3g} FLOP/s; 4e14 is 40% of the dense bfloat16 rate of an H100. Another accelerator: --flops RATE"
     for job in story.jobs:
-        yield shlex.join(["loopkit", *job.arguments])
+        yield shlex.join(["loopkit", *job.arguments, *job.hardware])
         if job.name in known:
             yield f"    {known[job.name].line(rate)}"
     tokens, flops, disk = (sum(getattr(each, what) for each in known.values()) for what in ("tokens", "flops", "disk"))

@@ -19,13 +19,14 @@ LOOP = "+loop"  # ends the name of a run whose cooldown repeated a block
 
 @dataclass(frozen=True)
 class Job:
-    """``arguments`` of loopkit make the run folder or the JSON file ``made``; ``needs`` are names of other jobs."""
+    """``arguments`` of loopkit make the run folder or the JSON file ``made``, on ``hardware``; ``needs`` are names of other jobs."""
 
     name: str
     stage: str
     arguments: tuple[str, ...]
     made: Path
     needs: tuple[str, ...] = ()
+    hardware: tuple[str, ...] = ()
 
     @property
     def trains(self) -> bool:
@@ -45,18 +46,18 @@ class Job:
     def next_arguments(self) -> tuple[str, ...]:
         """The arguments that do what is left of it."""
         if not self.trains or not (self.made / "config.toml").exists():
-            return self.arguments
-        backend = self.arguments[-2:] if "--backend" in self.arguments else ()
-        return ("train", "--out", str(self.made), "--resume", *backend)
+            return (*self.arguments, *self.hardware)
+        return ("train", "--out", str(self.made), "--resume", *self.hardware)
 
 
 @dataclass(frozen=True)
 class Story:
-    """A size in a folder on a backend, and its jobs in the order in which they begin."""
+    """A size in a folder on a backend, trainings ``compiled`` or not, and its jobs in the order in which they begin."""
 
     size: Size
     out: Path
     backend: str = "auto"
+    compiled: bool = False
 
     @property
     def command(self) -> str:
@@ -156,7 +157,8 @@ class Story:
 
     def _job(self, stage: str, what: str, seed: int, arguments: tuple[str, ...], made: Path, needs: tuple[str, ...] = ()) -> Job:
         backend = () if self.backend == "auto" else ("--backend", self.backend)
-        return Job(f"{what} seed {seed}", stage, (*arguments, *backend), made, tuple(f"{need} seed {seed}" for need in needs))
+        hardware = (*backend, *(("--compile",) if self.compiled and arguments[0] == "train" else ()))
+        return Job(f"{what} seed {seed}", stage, arguments, made, tuple(f"{need} seed {seed}" for need in needs), hardware)
 
     def _kept(self, names: tuple[str, ...]) -> list[str]:
         return [name for name in names if name in self.size.models]

@@ -102,7 +102,7 @@ def _comparisons(found: Sequence[Outcome]) -> Rows:
 
 def _commands(jobs: Sequence[Job], seed: int) -> str:
     """The commands of one seed."""
-    return "\n".join(shlex.join(["loopkit", *job.arguments]) for job in jobs if job.name.endswith(f" seed {seed}"))
+    return "\n".join(shlex.join(["loopkit", *job.arguments, *job.hardware]) for job in jobs if job.name.endswith(f" seed {seed}"))
 
 
 def _folded(html: str) -> str:

@@ -43,6 +43,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("size", choices=list(SIZES), help="; ".join(f"{size.name}: {size.about}" for size in SIZES.values()))
     parser.add_argument("--out", type=Path, help="folder of everything that is made")
     parser.add_argument("--backend", choices=["auto", "torch", "mlx"], help="what computes; auto is MLX on Apple silicon, torch elsewhere")
+    parser.add_argument(
+        "--compile", action="store_true", help="compile the layers in trainings; torch on a CPU needs a C++ compiler for it"
+    )
     parser.add_argument("--jobs", type=int, default=2, help="commands at a time (2); they share the cores")
     parser.add_argument("--only", choices=[*STAGES, PAGE], help="one stage; page draws what there is so far")
     parser.add_argument("--dry-run", action="store_true", help="print the commands and what each training takes, and do nothing")
@@ -53,7 +56,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _dry_run(asked: argparse.Namespace) -> int:
-    for line in describe(Story(SIZES[asked.size], asked.out or Path("runs/story"), asked.backend or "auto"), asked.flops):
+    for line in describe(Story(SIZES[asked.size], asked.out or Path("runs/story"), asked.backend or "auto", asked.compile), asked.flops):
         print(line)
     return 0
 
@@ -91,7 +94,7 @@ def _open(asked: argparse.Namespace) -> Story:
             raise UsageError(f"{asked.out} holds the story of {what}; choose another --out")
     if not file.exists():
         write_text(file, json.dumps(kept, indent=1) + "\n")
-    return Story(size, asked.out, kept["backend"])
+    return Story(size, asked.out, kept["backend"], asked.compile)
 
 
 def _do(story: Story, asked: argparse.Namespace) -> bool:

@@ -131,11 +131,11 @@ _ALL = (
         about="the paper's 24 layers halved, hidden size 64, words as tokens, for two CPU cores",
         depth=12,
         block=2,
-        primitives=("copy-words-32", "var-basic-0", "var-basic-1"),
+        primitives=("copy-words-32", "copy-random-32", "var-basic-0", "var-basic-1"),
         word_problems=("word-problem-2",),
         maths=GENERATED,
         tuned_tasks=("var-code-0", "var-code-1"),
-        probe_task="var-basic-1",
+        probe_task="copy-words-32",
     ),
     Size(
         name="laptop",

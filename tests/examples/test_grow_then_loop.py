@@ -303,9 +303,9 @@ def test_cooldowns_hold_the_share_of_maths() -> None:
 def test_an_unfinished_training_is_resumed_and_a_finished_one_is_done(told: Told) -> None:
     job = Story(SMOKE, told.out, BACKEND).jobs[0]
     assert job.done
-    unfinished = Job(job.name, job.stage, job.arguments, told.out / "runs" / "none" / "seed_0")
+    unfinished = Job(job.name, job.stage, job.arguments, told.out / "runs" / "none" / "seed_0", hardware=job.hardware)
     assert not unfinished.done
-    assert unfinished.next_arguments == job.arguments
+    assert unfinished.next_arguments == (*job.arguments, *job.hardware)
     assert job.next_arguments == ("train", "--out", str(job.made), "--resume", "--backend", BACKEND)
 
 
