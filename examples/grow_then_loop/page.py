@@ -1,6 +1,5 @@
 """The story as one page: what was done, all claims with their verdicts, then the paper's figures and tables beside ours."""
 
-import re
 import shlex
 from collections import Counter
 from collections.abc import Sequence
@@ -15,12 +14,8 @@ from rules import MISSING, NOISY, NOT_REPRODUCED, REPRODUCED, Claim, Outcome, ou
 from runner import spoken, times
 from summaries import Table
 
-from loopkit.checkpoint.atomic import write_text
-from loopkit.report import Block, Page
+from loopkit.report import Block, Folded, Page, write_page
 from loopkit.report import Table as Rows
-from loopkit.report.page import render
-
-COMMAND = "$ "  # begins a paragraph that holds commands
 
 
 def write(story: Story) -> Path:
@@ -29,9 +24,7 @@ def write(story: Story) -> Path:
     judged = [(claim, outcomes(claim, table)) for claim in CLAIMS]
     sections: list[tuple[str, Sequence[Block]]] = [("What this is", _introduction(story)), ("The claims", _summary(judged))]
     sections += [(part.name, _part(part, story, table, judged)) for part in PARTS]
-    path = story.out / "page.html"
-    write_text(path, _folded(render(Page("Grow first, loop later", sections, f"python {story.command}"))))
-    return path
+    return write_page(story.out / "page.html", Page("Grow first, loop later", sections, f"python {story.command}"))
 
 
 def _introduction(story: Story) -> list[Block]:
@@ -86,7 +79,7 @@ def _part(part: Part, story: Story, table: Table, judged: Sequence[tuple[Claim, 
     for claim, found in judged:
         if claim.figure == part.name:
             blocks += [f"{claim.says} {verdict(found).capitalize()}. Measured as: {claim.measured} ({claim.where}).", _comparisons(found)]
-    return [*blocks, COMMAND + _commands(jobs, story.size.seeds[0])]
+    return [*blocks, Folded("The commands behind it, of the first seed", _commands(jobs, story.size.seeds[0]))]
 
 
 def _comparisons(found: Sequence[Outcome]) -> Rows:
@@ -103,9 +96,3 @@ def _comparisons(found: Sequence[Outcome]) -> Rows:
 def _commands(jobs: Sequence[Job], seed: int) -> str:
     """The commands of one seed."""
     return "\n".join(shlex.join(["loopkit", *job.arguments, *job.hardware]) for job in jobs if job.name.endswith(f" seed {seed}"))
-
-
-def _folded(html: str) -> str:
-    """The paragraphs of commands behind a line that opens them."""
-    opened = r"<details><summary>The commands behind it, of the first seed</summary><pre>\1</pre></details>"
-    return re.sub(rf"<p>{re.escape(COMMAND)}(.*?)</p>", opened, html, flags=re.S)

@@ -43,8 +43,16 @@ class Picture:
     caption: str = ""
 
 
+@dataclass(frozen=True)
+class Folded:
+    """Text as it is, behind a line that opens it."""
+
+    line: str
+    text: str
+
+
 Row = tuple[Picture, ...]
-Block = str | Table | Picture | Row
+Block = str | Table | Picture | Folded | Row
 
 
 @dataclass(frozen=True)
@@ -100,6 +108,8 @@ def _block(block: Block) -> str:
         return f"<p>{escape(block)}</p>"
     if isinstance(block, Table):
         return _table(block)
+    if isinstance(block, Folded):
+        return f"<details><summary>{escape(block.line)}</summary><pre>{escape(block.text)}</pre></details>"
     pictures = (block,) if isinstance(block, Picture) else block
     return '<div class="row">\n' + "\n".join(map(_figure, pictures)) + "\n</div>"
 

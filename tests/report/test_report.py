@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from loopkit.errors import LoopkitError, UsageError
-from loopkit.report import Page, Point, Series, Table, heatmap, lines, picture, save_figure, scatter, write_page
+from loopkit.report import Folded, Page, Point, Series, Table, heatmap, lines, picture, save_figure, scatter, write_page
 from loopkit.report.page import render
 
 X = np.arange(8)
@@ -108,12 +108,13 @@ def test_files_are_png_or_svg(tmp_path: Path) -> None:
 def test_a_page_holds_all_and_runs_nothing(tmp_path: Path) -> None:
     shown = picture(lines([Series(NASTY, X, X), Series("b", X, -X)], title=NASTY, x=NASTY), NASTY)
     table = Table((NASTY, "n"), [(NASTY, 12345), ("x", 0.123456), (None, 7)], NASTY)
-    page = Page(NASTY, [(NASTY, [NASTY, table, (shown, shown)]), ("", ["plain", shown])], f"loopkit probe '{NASTY}'")
+    page = Page(NASTY, [(NASTY, [NASTY, table, (shown, shown)]), ("", ["plain", shown, Folded(NASTY, NASTY)])], f"loopkit probe '{NASTY}'")
     html = write_page(tmp_path / "page.html", page).read_text(encoding="utf-8")
     seen = Seen(html)
     assert "script" not in seen.tags
     assert seen.tags.count("svg") == 3
-    assert seen.text.count(NASTY) >= 8
+    assert seen.text.count(NASTY) >= 10
+    assert seen.tags.count("details") == 1
     for text in ("12,345", "0.1235", "plain", "loopkit probe"):
         assert text in seen.text
     elsewhere = html.replace("http://www.w3.org/", "").replace("https://www.w3.org/", "")
