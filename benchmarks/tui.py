@@ -81,7 +81,9 @@ async def _redraw(pilot: Pilot[None], board: Board) -> tuple[float, float]:
     pilot.app.screen.action_times(1)  # type: ignore[attr-defined]
     while board.look is None:
         await asyncio.sleep(0.002)
-    await pilot.pause()  # until it is drawn
+    drawn = asyncio.Event()
+    pilot.app.screen.call_after_refresh(drawn.set)
+    await drawn.wait()
     spent = time.perf_counter() - begin
     return spent, spent - board.look.seconds
 

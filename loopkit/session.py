@@ -1,6 +1,6 @@
 """An open checkpoint on one backend: all that front ends may touch."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import numpy as np
 
 from loopkit import backend as backends
 from loopkit.backend import Backend, Weights
+from loopkit.checkpoint.counted import Counted
 from loopkit.checkpoint.folder import Checkpoint, open_folder
 from loopkit.checkpoint.tokenizer import Tokenizer, open_tokenizer
 from loopkit.errors import LoopkitError, UsageError
@@ -23,16 +24,24 @@ from loopkit.sampling import Sampling
 from loopkit.spec import Spec
 
 
-def load(path: str | Path, backend: str = "auto", device: str | None = None, dtype: str | None = None) -> "Model":
+def load(
+    path: str | Path,
+    backend: str = "auto",
+    device: str | None = None,
+    dtype: str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> "Model":
     """Open a checkpoint folder on a backend.
 
     ``backend`` is auto, mlx or torch; ``device`` cuda, mps, metal or cpu, the best there is by default; ``dtype`` float32,
-    float16 or bfloat16, by default float32 on a CPU and bfloat16 on an accelerator. Raises LoopkitError.
+    float16 or bfloat16, by default float32 on a CPU and bfloat16 on an accelerator. ``progress`` hears how many bytes of all have been
+    read. Raises LoopkitError.
     """
     checkpoint = open_folder(path)
     chosen = backends.load(backend)
     device = backends.choose_device(chosen, device)
-    weights = chosen.put(checkpoint.arrays, device, dtype or chosen.default_dtype(device))
+    arrays = Counted(checkpoint.arrays, progress) if progress else checkpoint.arrays
+    weights = chosen.put(arrays, device, dtype or chosen.default_dtype(device))
     return Model(checkpoint, chosen, device, weights)
 
 

@@ -76,6 +76,8 @@ def _by_columns(value: mx.array) -> mx.array:
 
 
 def _check_packing(arrays: Mapping[str, np.ndarray]) -> None:
-    for name, array in arrays.items():
+    for name in arrays:
         if name.endswith(".scales") and name.removesuffix("scales") + "biases" not in arrays:
-            raise LoopkitError(f"{name} ({array.dtype}) has no biases beside it; of MLX's quantized kinds only 'affine' is supported")
+            raise LoopkitError(
+                f"{name} ({arrays[name].dtype}) has no biases beside it; of MLX's quantized kinds only 'affine' is supported"
+            )

@@ -3,7 +3,7 @@
 import pickle
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import ml_dtypes
@@ -47,11 +47,10 @@ def put(arrays: Mapping[str, np.ndarray], device: str, dtype: str) -> Weights:
         raise UsageError(f"no dtype {dtype!r}; choose one of {', '.join(DTYPES)}")
     weights: Weights = {}
     for name, parts in _groups(arrays).items():
-        tensors = [to_tensor(arrays[part]).to(device, DTYPES[dtype]) for part in parts]
-        whole = torch.cat(tensors) if len(parts) > 1 else tensors[0]
-        weights[name] = whole
+        rows = [arrays[part] for part in parts]
+        whole = weights[name] = to_tensor(rows).to(device, DTYPES[dtype])
         if len(parts) > 1:
-            weights.update(zip(parts, whole.split([len(t) for t in tensors]), strict=True))
+            weights.update(zip(parts, whole.split([len(each) for each in rows]), strict=True))
     return weights
 
 
@@ -60,15 +59,20 @@ def get(weights: Weights, names: list[str]) -> dict[str, np.ndarray]:
     return {name: to_numpy(weights[name]) for name in names}
 
 
-def to_tensor(array: np.ndarray) -> Tensor:
-    """A tensor with the array's values and type, in memory of torch's own.
+def to_tensor(rows: Sequence[np.ndarray]) -> Tensor:
+    """A tensor of the arrays one below the other, with their type (float32 where they differ), in memory of torch's own.
 
     numpy's may start at any multiple of 16 bytes, and matrix products round by how their operands are aligned: a resumed run
     would differ in the last bit.
     """
-    if array.dtype == ml_dtypes.bfloat16:
-        return torch.tensor(np.asarray(array.view(np.uint16))).view(torch.bfloat16)
-    return torch.tensor(np.asarray(array))
+    if len({each.dtype for each in rows}) > 1:
+        rows = [each.astype(np.float32) for each in rows]
+    numbers = rows[0].dtype
+    plain = [each.view(np.uint16) if numbers == ml_dtypes.bfloat16 else each for each in rows]
+    shape = (sum(map(len, rows)), *rows[0].shape[1:])
+    whole = torch.empty(shape, dtype=torch.from_numpy(np.empty(0, plain[0].dtype)).dtype)
+    np.concatenate(plain, out=whole.numpy())
+    return whole.view(torch.bfloat16) if numbers == ml_dtypes.bfloat16 else whole
 
 
 def to_numpy(tensor: Tensor) -> np.ndarray:

@@ -55,6 +55,9 @@ def _serve(words: list[str], port: int) -> None:
         from textual_serve.server import Server
     except ImportError as error:
         raise LoopkitError(f"--web cannot start ({error}); install it with: pip install 'loopkit-lm[web]'") from error
+    from loopkit_tui import keymap, settings
+
+    keymap.read(settings.home())  # what is wrong with it is said here, not in every page
     at = [number for number, word in enumerate(words) if word == "--port"]
     rest = [word for number, word in enumerate(words) if number not in at and number - 1 not in at and not word.startswith("--port=")]
     typer.echo(f"loopkit tui at http://127.0.0.1:{port} (ctrl+c ends it)", err=True)

@@ -149,6 +149,15 @@ def test_weights_survive_the_round_trip(backend: Backend, device: str, dtype: ty
         np.testing.assert_array_equal(back[name], array)
 
 
+def test_weights_of_several_types_are_put_as_numbers(backend: Backend, device: str) -> None:
+    spec = FAMILIES["llama-gqa"]
+    kinds = (ml_dtypes.bfloat16, np.float16, np.float32)
+    arrays = {name: array.astype(kinds[i % 3]) for i, (name, array) in enumerate(random_arrays(spec).items())}
+    back = backend.get(backend.put(arrays, device, "float32"), list(arrays))
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(back[name], array.astype(np.float32))
+
+
 def test_an_unknown_dtype_is_a_usage_error(backend: Backend, device: str) -> None:
     with pytest.raises(UsageError, match="int3"):
         backend.put({}, device, "int3")

@@ -49,7 +49,7 @@ class FakeEngine:
         plan = tuple(range(self.visits))
         about = About(path, Path(path).name, plan, str(self.visits), 134_515_008, 538_060_032, 8192)
         emit(about)
-        emit(Loading(path, "loading 538 MB"))
+        emit(Loading(path, "loading 538 MB", 0.42))
         emit(About(path, Path(path).name, plan, str(self.visits), 134_515_008, 538_060_032, 8192, "torch cpu float32"))
 
     def look(self, sides: tuple[Side, Side], prompt: Prompt, top: int, emit: Emit) -> None:
@@ -98,6 +98,11 @@ class FakeEngine:
             top = np.array([np.linspace(0.05 + 0.9 * share * (1 + place % 3) / 3, 0.001, TOP) for place in range(len(words))])
             names = tuple(tuple(WORDS[(place + rank + done // 6) % len(WORDS)] for rank in range(TOP)) for place in range(len(words)))
             emit(LensRow(done, names, top.astype(np.float32), np.linspace(8 - 6 * share, 7 - 6 * share, len(words))))
+
+    def export(self, side: Side, folder: Path) -> None:
+        if "@" in side.plan:
+            raise LoopkitError(f"the mode in {side.plan!r} is for running a model")
+        folder.mkdir()
 
     def sweep(self, path: str, ask: SweepAsk, emit: Emit) -> None:
         for asked in range(8, ask.count + 1, 8):

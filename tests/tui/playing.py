@@ -10,6 +10,7 @@ from typing import Any
 from fake import FakeEngine
 from loopkit_tui.app import LoopkitApp
 from loopkit_tui.screens.pane import Pane
+from loopkit_tui.start import _maker
 from loopkit_tui.widgets.board import Board
 from textual.pilot import Pilot
 
@@ -28,6 +29,13 @@ def make_app(folder: Path, *paths: str, engine: FakeEngine | None = None, pick: 
         return made
 
     return LoopkitApp(make, () if pick else paths or ("smol",), home=folder / "home", here=here, **{"plan": "8:12x3", **options})
+
+
+def real_app(folder: Path, checkpoint: Path, backend: str = "torch", **options: str) -> LoopkitApp:
+    """The app on a real engine."""
+    here = folder / "here"
+    here.mkdir()
+    return LoopkitApp(_maker((backend, "cpu", None)), (str(checkpoint),), home=folder / "home", here=here, **options)
 
 
 def play(app: LoopkitApp, script: Callable[[Pilot[None]], Awaitable[None]], size: tuple[int, int] = (80, 24)) -> None:

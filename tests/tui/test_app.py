@@ -125,40 +125,6 @@ def test_without_a_path_the_picker_opens_and_goes_by_keyboard_alone(tmp_path: Pa
     play(app, script)
 
 
-def test_keys_of_ones_own(tmp_path: Path) -> None:
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "keymap.toml").write_text('[keys]\n"loop.more" = "w,i"\n"app.quit" = "ctrl+x"\n')
-    app = make_app(tmp_path)
-
-    async def script(pilot: Pilot[None]) -> None:
-        await settled(pilot)
-        await pilot.press("w", "i", "up", "q")
-        assert app.is_running
-        assert app.choice.plan == "8:12x5"
-        await pilot.press("ctrl+x")
-
-    play(app, script)
-    assert app.return_code == 0
-
-
-@pytest.mark.parametrize(
-    ("text", "said"),
-    [("not toml", "is not TOML"), ('[keys]\n"loop.more" = 3\n', "must be a text of keys")],
-)
-def test_a_keymap_that_is_wrong_is_said_and_left_out(tmp_path: Path, text: str, said: str) -> None:
-    (tmp_path / "home").mkdir()
-    (tmp_path / "home" / "keymap.toml").write_text(text)
-    app = make_app(tmp_path)
-
-    async def script(pilot: Pilot[None]) -> None:
-        await settled(pilot)
-        await until(pilot, lambda: said in text_of(app).replace("\n", " ") or any(said in note.message for note in app._notifications))
-        await pilot.press("up")
-        assert app.choice.plan == "8:12x4"
-
-    play(app, script)
-
-
 def test_what_was_chosen_is_there_the_next_time(tmp_path: Path) -> None:
     app = make_app(tmp_path)
 

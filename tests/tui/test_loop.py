@@ -282,6 +282,31 @@ def test_any_size_at_any_time(tmp_path: Path, size: tuple[int, int]) -> None:
     play(app, script)
 
 
+def test_export_of_a_model_never_goes_over_what_is_there_and_says_what_cannot_be(tmp_path: Path) -> None:
+    app = make_app(tmp_path)
+
+    def told(title: str) -> list[str]:
+        return [note.message for note in app._notifications if note.title == title]
+
+    async def script(pilot: Pilot[None]) -> None:
+        await settled(pilot)
+        await pilot.press("e", "m", "e", "m")
+        await until(pilot, lambda: len(told("written")) == 2)
+        assert sorted(path.name for path in app.here.iterdir()) == ["smol-8-12x3", "smol-8-12x3-2"]
+        await pilot.press("m")
+        await settled(pilot)
+        await pilot.press("e", "m")
+        await until(pilot, lambda: told("not written") == ["the mode in '8:12x3@damped' is for running a model"])
+        await pilot.press("r")
+        await settled(pilot)
+        await pilot.press("e", "m")  # the model as it is has no plan to give: nothing happens
+        assert "with this plan" not in text_of(app)
+        await pilot.press("escape")
+        assert len(list(app.here.iterdir())) == 2
+
+    play(app, script)
+
+
 def test_export_writes_the_picture_the_numbers_and_the_command(tmp_path: Path) -> None:
     app = make_app(tmp_path)
 

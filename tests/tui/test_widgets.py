@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+from loopkit_tui.engine import About, Loading
 from loopkit_tui.widgets.colours import change, heat
-from loopkit_tui.widgets.plot import Curves, Plot, Series, short
+from loopkit_tui.widgets.plot import Curves, Plot, Series, _canvas, aligned, short
 from loopkit_tui.widgets.tokens import blocks, readable, shown
-from loopkit_tui.widgets.topbar import millions
+from loopkit_tui.widgets.topbar import ModelLine, millions
 from playing import until
 from textual.app import App, ComposeResult
 from textual.color import Color
@@ -34,6 +35,19 @@ def test_large_numbers_are_said_as_people_do(number: float, text: str) -> None:
 @pytest.mark.parametrize(("value", "text"), [(0.0, "0"), (1.23456, "1.235"), (1e-5, "1.0e-05"), (123456.0, "1.2e+05"), (-0.5, "-0.5")])
 def test_numbers_on_axes_are_short(value: float, text: str) -> None:
     assert short(value) == text
+
+
+@pytest.mark.parametrize(
+    ("values", "texts"),
+    [
+        ([4.4, 3.003, 0.0], ["4.400", "3.003", "0.000"]),
+        ([8.0, 4.0, 0.0], ["8", "4", "0"]),
+        ([0.5, 1e-5], ["0.5", "1.0e-05"]),
+        ([1234.5, 0.1234], ["1234", "0.1234"]),
+    ],
+)
+def test_numbers_of_an_axis_line_up_where_there_is_room(values: list[float], texts: list[str]) -> None:
+    assert aligned(values) == texts
 
 
 class Canvas(App[None]):
@@ -97,10 +111,40 @@ def test_a_curve_goes_where_its_numbers_say() -> None:
         canvas = [line[9:] for line in lines[1:-2]]
         columns = [next(i for i, mark in enumerate(line) if mark != " ") for line in canvas if line.strip()]
         assert columns == sorted(columns, reverse=True)
-        assert lines[1].split("│")[0].strip() == "9" and lines[-3].split("│")[0].strip() == "0"
+        assert lines[1].split("│")[0].strip() == "9.00" and lines[-3].split("│")[0].strip() == "0.00"
         assert lines[-1].split() == ["0", "step", "9"]
 
     _alone(app, script)
+
+
+def test_a_title_longer_than_the_plot_keeps_the_legend_and_one_line() -> None:
+    series = tuple(Series(label, np.arange(3), np.arange(3.0)) for label in ("first", "second"))
+    app = Canvas(Curves(series, "t" * 30, "step", "a unit of which nobody has heard"))
+
+    async def script(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: app.query_one(Plot).size.height > 5)
+        lines = str(app.query_one(Plot).render()).splitlines()
+        assert lines[0] == "t" * 30 + "  ━ first  ━ second" and len(lines) == app.query_one(Plot).size.height
+        app.query_one(Plot).curves = Curves(series, "t" * 300)
+        assert str(app.query_one(Plot).render()).splitlines()[0] == "t" * 59 + "…"
+
+    _alone(app, script)
+
+
+def test_the_first_curve_lies_on_top() -> None:
+    flat = np.zeros(4)
+    (row, *_) = _canvas([Series("a", np.arange(4), flat), Series("b", np.arange(4), flat)], (0, 3, -1, 1), 8, 1, False)[1]
+    assert set(row) == {0}
+
+
+@pytest.mark.parametrize(
+    ("loading", "said"),
+    [(None, "waiting …"), (Loading("smol", "starting"), "starting …"), (Loading("smol", "reading", 0.42), "reading ████▎       42%")],
+)
+def test_the_line_of_a_model_says_how_far_its_loading_is(loading: Loading | None, said: str) -> None:
+    line = ModelLine()
+    line.show(About("smol", "smol", (0, 1), "2", 1000, 4000, 64), loading)
+    assert str(line.render()).endswith(said)
 
 
 def test_a_curve_of_nothing_draws_only_its_title() -> None:

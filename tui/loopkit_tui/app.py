@@ -1,5 +1,6 @@
 """The app: screens by number, what is chosen, the model that loads behind, keys and themes."""
 
+import re
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -9,14 +10,12 @@ from textual.app import App, SystemCommand
 from textual.binding import Binding, BindingType
 from textual.screen import Screen
 
-from loopkit.errors import LoopkitError
-from loopkit_tui import settings
-from loopkit_tui.engine import About, Engine, Loading, Prompt
+from loopkit_tui import keymap, settings
+from loopkit_tui.engine import About, Engine, Loading, Prompt, Side
 from loopkit_tui.host import Choice
-from loopkit_tui.screens.loop import LoopScreen
 from loopkit_tui.screens.pane import Answered, Pane
 from loopkit_tui.widgets.topbar import SCREENS
-from loopkit_tui.worker import Failed, Worker
+from loopkit_tui.worker import Done, Failed, Worker
 
 
 def _screen(name: str) -> Callable[[], Screen[Any]]:
@@ -33,7 +32,7 @@ class LoopkitApp(App[None]):
 
     TITLE = "loopkit"
     CSS_PATH = "app.tcss"
-    MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {"loop": LoopScreen, **{name: _screen(name) for name in SCREENS[1:]}}
+    MODES: ClassVar[dict[str, str | Callable[[], Screen[Any]]]] = {name: _screen(name) for name in SCREENS}
     DEFAULT_MODE = "loop"
     HORIZONTAL_BREAKPOINTS = [(0, "-narrow"), (120, "-wide")]  # noqa: RUF012  (so in textual)
     VERTICAL_BREAKPOINTS = [(0, "-short"), (36, "-tall")]  # noqa: RUF012
@@ -63,6 +62,7 @@ class LoopkitApp(App[None]):
         self.home = home or settings.home()
         self.here = here or Path()
         self.kept = settings.read(self.home)
+        self._own_keys = keymap.read(self.home)
         text = self.kept.prompt if prompt is None else prompt
         self.choice = Choice(tuple(paths), self.kept.plan if plan is None else plan, Prompt(text, chat or self.kept.chat), self.kept.tokens)
         self.abouts: dict[str, About] = {}
@@ -87,11 +87,7 @@ class LoopkitApp(App[None]):
     def on_mount(self) -> None:
         """Theme and keys, then the models or the picker."""
         self.theme = self.kept.theme if self.kept.theme in self.available_themes else "textual-dark"
-        try:
-            keymap = settings.read_keymap(self.home)
-            self.set_keymap(keymap)
-        except LoopkitError as error:
-            self.notify(str(error), severity="warning", timeout=10, markup=False)
+        self.set_keymap(self._own_keys)
         if self._first != "loop":
             self.switch_mode(self._first)
         if self.choice.paths:
@@ -123,10 +119,14 @@ class LoopkitApp(App[None]):
         )
 
     def on_answered(self, message: Answered) -> None:
-        """A checkpoint is being loaded."""
-        path, value = message.answer.kind.partition(".")[2], message.answer.value
-        if self._opening.get(path) != message.answer.number:
-            return
+        """A checkpoint is being loaded, or written."""
+        work, _, path = message.answer.kind.partition(".")
+        if work == "export":
+            self._exported(path, message.answer.value)
+        elif self._opening.get(path) == message.answer.number:
+            self._opened(path, message.answer.value)
+
+    def _opened(self, path: str, value: object) -> None:
         pane = self._pane()
         if isinstance(value, About):
             self.abouts[path] = value
@@ -134,12 +134,18 @@ class LoopkitApp(App[None]):
                 pane.show_model()
                 pane.refresh_choice()
         elif isinstance(value, Loading) and pane:
-            pane.show_model(value.what)
+            pane.show_model(value)
         elif isinstance(value, Failed) and pane:
             self.abouts.pop(path, None)
             del self._opening[path]
             pane.show_model()
             pane.problem(value.text)
+
+    def _exported(self, path: str, value: object) -> None:
+        if isinstance(value, Done):
+            self.notify(path, title="written", timeout=10, markup=False)
+        else:
+            self.notify(value.text if isinstance(value, Failed) else "stopped", title="not written", severity="error", markup=False)
 
     def _pane(self) -> Pane | None:
         """The screen in front, or under a dialog."""
@@ -181,7 +187,19 @@ class LoopkitApp(App[None]):
         from loopkit_tui.screens.export import Export
 
         if pane := self._pane():
-            self.push_screen(Export(pane.key, self.export_screenshot(title=f"loopkit {pane.key}"), pane.seen(), pane.command(), self.here))
+            picture = self.export_screenshot(title=f"loopkit {pane.key}")
+            plan = re.sub(r"\W+", "-", self.choice.plan)[:40]
+            model = f"{self.about.name}-{plan}" if self.about and plan else ""
+            self.push_screen(Export(pane.key, picture, pane.seen(), pane.command(), self.here, model), self._export_model)
+
+    def _export_model(self, folder: Path | None) -> None:
+        """Write the model with the plan as its own."""
+        if folder:
+            side = Side(self.choice.paths[0], self.choice.plan)
+            self.notify(str(folder), title="writing", timeout=3, markup=False)
+            self.worker.ask(
+                f"export.{folder}", lambda emit: self.engine.export(side, folder), lambda answer: self.post_message(Answered(answer))
+            )
 
     def action_help(self) -> None:
         """All keys of the screen in front."""

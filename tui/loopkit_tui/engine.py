@@ -1,6 +1,7 @@
 """What the screens ask for and what they get: frozen values, and the protocol of whoever computes them."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from loopkit.plan import Plan
@@ -30,10 +31,11 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Loading:
-    """A checkpoint is being opened; what is known of it by now."""
+    """A checkpoint is being opened: what is done, and how much of it, 0 to 1."""
 
     path: str
     what: str
+    share: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -208,6 +210,9 @@ class Engine(Protocol):
 
     def lens(self, side: Side, prompt: Prompt, tuned: str, emit: Emit) -> None:
         """LensTokens, then a LensRow for each number of visits, deepest first; through a trained lens's folder if given."""
+
+    def export(self, side: Side, folder: Path) -> None:
+        """Write the checkpoint with the side's plan as its own, a looped model that shares its repeated layers."""
 
     def sweep(self, path: str, ask: SweepAsk, emit: Emit) -> None:
         """SweepState after every few questions."""

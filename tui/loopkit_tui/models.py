@@ -2,7 +2,7 @@
 
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
@@ -15,14 +15,16 @@ from loopkit.checkpoint.folder import newest, read_config, read_spec
 from loopkit.errors import UsageError
 from loopkit.inference.compare import candidates, entropy, kl_divergence, log_softmax
 from loopkit.inference.prefixes import CAPACITY, Prefixes
+from loopkit.plan import parse_plan
 from loopkit.session import Model, load
+from loopkit_tui import places
 from loopkit_tui.engine import TOP, About, LensRow, LensTokens, Loading, Look, NextToken, ProbeAsk, Prompt, Side, SweepAsk, Written
 from loopkit_tui.worker import Emit
 
 if TYPE_CHECKING:
     from loopkit.probes import Lens
 
-OPEN, TEXTS, CONTINUATIONS = 2, 4, 64  # models, texts and continuations that are kept
+OPEN, TEXTS, LOOKS, CONTINUATIONS = 2, 4, 32, 64  # models, texts, next tokens and continuations that are kept
 STREAM_BYTES = 1 << 28  # of one text
 LENS_TOKENS = 512  # the last of a text that the lens shows
 SLICE = 1 << 27  # bytes a sweep uses at a time: small, so that others get in between
@@ -53,6 +55,7 @@ class ModelEngine:
         self._how = (backend, device, dtype)
         self._models: OrderedDict[str, Model] = OrderedDict()
         self._streams: OrderedDict[tuple[str, tuple[int, ...]], Prefixes] = OrderedDict()
+        self._lasts: OrderedDict[tuple[Side, tuple[int, ...]], np.ndarray] = OrderedDict()
         self._continued: OrderedDict[tuple[Side, Prompt, int], str] = OrderedDict()
 
     def open(self, path: str, emit: Emit) -> None:
@@ -61,10 +64,10 @@ class ModelEngine:
         folder = newest(Path(path))
         spec = read_spec(read_config(folder), folder / "config.json")
         weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-        about = About(path, name(path), spec.plan, spec.layout, cost.parameters(spec), weights, spec.max_position_embeddings)
+        about = About(path, places.name(path), spec.plan, spec.layout, cost.parameters(spec), weights, spec.max_position_embeddings)
         emit(about)
-        emit(Loading(path, f"loading {weights / 1e6:,.0f} MB"))
-        model = self._model(path)
+        emit(Loading(path, "starting"))
+        model = self._model(path, _by_percent(lambda done, total: emit(Loading(path, f"loading {total / 1e6:,.0f} MB", done / total))))
         dtype = str(model.weights["model.norm.weight"].dtype).split(".")[-1]
         emit(About(**{**asdict(about), "plan": about.plan, "where": f"{model.backend.name} {model.device} {dtype}"}))
 
@@ -108,7 +111,7 @@ class ModelEngine:
         ids = tuple(model.prompt_ids(prompt.text, prompt.chat))
         run = model.run(side.plan or None)
         places = np.arange(max(0, len(ids) - LENS_TOKENS), len(ids))
-        translator = _tuned(model, tuned, run.plan) if tuned else None
+        translator = _tuned(model, tuned, side.plan) if tuned else None
         emit(LensTokens(tuple(model.tokenizer.decode([ids[place]]) for place in places), int(places[0]), run.plan))
         streams = list(self._prefixes(side.path, ids).each(run))
         for done in range(len(streams) - 1, -1, -1):
@@ -117,6 +120,13 @@ class ModelEngine:
             else:
                 logits = model.unembed(streams[done], places)
             emit(_lens_row(done, logits, model.tokenizer.decode))
+
+    def export(self, side: Side, folder: Path) -> None:
+        """See Engine."""
+        from loopkit.checkpoint.export import export
+
+        model = self._model(side.path)
+        export(model.checkpoint, folder, plan=parse_plan(side.plan, model.plan), unrolled=False)
 
     def sweep(self, path: str, ask: SweepAsk, emit: Emit) -> None:
         """See Engine."""
@@ -136,17 +146,22 @@ class ModelEngine:
 
         probe(self._model, ask, emit)
 
-    def _model(self, path: str) -> Model:
+    def _model(self, path: str, progress: Callable[[int, int], None] | None = None) -> Model:
         if path not in self._models:
             while len(self._models) >= OPEN:
-                old, _ = self._models.popitem(last=False)
-                self._streams = OrderedDict((key, kept) for key, kept in self._streams.items() if key[0] != old)
-            model = load(path, *self._how)
+                self._forget(self._models.popitem(last=False)[0])
+            model = load(path, *self._how, progress=progress)
             self._models[path] = Model(
                 model.checkpoint, cast(Backend, Breathing(model.backend, self._breathe)), model.device, model.weights
             )
         self._models.move_to_end(path)
         return self._models[path]
+
+    def _forget(self, path: str) -> None:
+        """Drop what is kept of a model that is closed: another may lie there when it is opened again."""
+        self._streams = OrderedDict((key, kept) for key, kept in self._streams.items() if key[0] != path)
+        self._lasts = OrderedDict((key, kept) for key, kept in self._lasts.items() if key[0].path != path)
+        self._continued = OrderedDict((key, kept) for key, kept in self._continued.items() if key[0].path != path)
 
     def _prefixes(self, path: str, ids: tuple[int, ...]) -> Prefixes:
         model = self._model(path)
@@ -158,10 +173,13 @@ class ModelEngine:
         return _remember(self._streams, (path, ids), make, TEXTS)
 
     def _last(self, side: Side, ids: tuple[int, ...]) -> tuple[np.ndarray, int]:
-        """Log-probabilities of the next token, and how many visits had to be run for them."""
+        """Log-probabilities of the next token, and how many visits had to be run for them: none where they are known from before."""
+        if (side, ids) in self._lasts:
+            return self._lasts[side, ids], 0
         model = self._model(side.path)
         stream, ran = self._prefixes(side.path, ids).end(model.run(side.plan or None))
-        return log_softmax(model.unembed(stream, np.array([len(ids) - 1]))[0]), ran
+        logs = log_softmax(model.unembed(stream, np.array([len(ids) - 1]))[0])
+        return _remember(self._lasts, (side, ids), lambda: logs, LOOKS), ran
 
     def _flops(self, side: Side, context: int) -> float:
         model = self._model(side.path)
@@ -181,9 +199,17 @@ class ModelEngine:
         yield text, True, 0.0
 
 
-def name(path: str) -> str:
-    """What to call a checkpoint: its folder."""
-    return Path(path).name or Path(path).resolve().name
+def _by_percent(tell: Callable[[int, int], None]) -> Callable[[int, int], None]:
+    """Tell only when another percent is done: a model has hundreds of tensors, and each word of it is drawn."""
+    told = -1
+
+    def hear(done: int, total: int) -> None:
+        nonlocal told
+        if 100 * done // total > told:
+            told = 100 * done // total
+            tell(done, total)
+
+    return hear
 
 
 def _remember(kept: OrderedDict[Any, V], key: Any, make: Callable[[], V], most: int) -> V:
@@ -206,11 +232,12 @@ def _lens_row(done: int, logits: np.ndarray, decode: Callable[[list[int]], str])
     return LensRow(done, tokens, np.take_along_axis(weights / total, best, -1), spread)
 
 
-def _tuned(model: Model, folder: str, plan: Sequence[int]) -> "Lens":
+def _tuned(model: Model, folder: str, plan: str) -> "Lens":
+    from loopkit.probes.common import order
     from loopkit.probes.lens import check, open_lens
 
     lens = open_lens(Path(folder).expanduser())
-    check(lens, model, tuple(plan))
+    check(lens, model, order(model, plan or None))
     return lens
 
 

@@ -45,6 +45,11 @@ def look(path: Path) -> Place | None:
     return None
 
 
+def name(path: str) -> str:
+    """What to call a checkpoint: its folder."""
+    return Path(path).name or Path(path).resolve().name
+
+
 def _around(here: Path) -> Iterator[Path]:
     for name in AROUND:
         if (here / name).is_dir():

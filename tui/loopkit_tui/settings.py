@@ -1,15 +1,13 @@
-"""What is remembered from one time to the next, and the person's own keys."""
+"""What is remembered from one time to the next."""
 
 import json
-import tomllib
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from loopkit.checkpoint.atomic import write_text
-from loopkit.errors import LoopkitError
 
-FILE, KEYMAP = "tui.json", "keymap.toml"
+FILE = "tui.json"
 RECENT = 8
 
 
@@ -52,21 +50,6 @@ def write(folder: Path, settings: Settings) -> None:
     """Keep the settings."""
     folder.mkdir(parents=True, exist_ok=True)
     write_text(folder / FILE, json.dumps(asdict(settings), indent=1, ensure_ascii=False) + "\n")
-
-
-def read_keymap(folder: Path) -> dict[str, str]:
-    """``[keys]`` of keymap.toml: an action's id and the keys that do it, e.g. ``"loop.more" = "k,up"``. Raises LoopkitError."""
-    file = folder / KEYMAP
-    if not file.exists():
-        return {}
-    try:
-        keys = tomllib.loads(file.read_text(encoding="utf-8")).get("keys", {})
-    except (OSError, ValueError) as error:
-        raise LoopkitError(f"{file} is not TOML ({error})") from error
-    bad = [name for name, key in keys.items() if not isinstance(key, str)]
-    if bad:
-        raise LoopkitError(f'{file}: {bad[0]} must be a text of keys, e.g. "{bad[0]}" = "k,up"')
-    return dict(keys)
 
 
 def _kinds(value: object) -> type | tuple[type, ...]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 from loopkit.plan import parse_repeats
+from loopkit_tui import places
 from loopkit_tui.engine import Drawing, ProbeAsk, Probed, Progress, SweepAsk, SweepCell, SweepState
 from loopkit_tui.worker import Emit
 
@@ -55,14 +56,14 @@ def probe(open_model: Callable[[str], "Model"], ask: ProbeAsk, emit: Emit) -> No
 
     found = find_probe(ask.name)
     for path in ask.paths:
-        emit(Progress(f"{Path(path).name}: {ask.name}", 0, 1))
+        emit(Progress(f"{places.name(path)}: {ask.name}", 0, 1))
         model = open_model(path)
         given = read_prompts(model, ask.data, ask.examples, min(ask.length, model.spec.max_position_embeddings))
-        options = {"questions": given.questions, "seed": 0, "progress": _progress(f"{Path(path).name}: {ask.name}", emit)}
+        options = {"questions": given.questions, "seed": 0, "progress": _progress(f"{places.name(path)}: {ask.name}", emit)}
         taken = signature(found.run).parameters
         result = found.run(model, given.ids, ask.plan or None, **{name: value for name, value in options.items() if name in taken})
         drawings = tuple(map(_drawing, result.charts))
-        emit(Probed(ask.name, found.about, Path(path).resolve().name, result.plan, result.headline, drawings, to_json(result)))
+        emit(Probed(ask.name, found.about, places.name(path), result.plan, result.headline, drawings, to_json(result)))
 
 
 def _progress(what: str, emit: Emit) -> Callable[[int, int], None]:

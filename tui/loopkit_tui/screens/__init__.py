@@ -1,10 +1,17 @@
-"""One file a screen; those behind the first load when they are wanted."""
+"""One file a screen; they load when they are wanted."""
 
 from importlib import import_module
 
 from textual.screen import Screen
 
-CLASSES = {"lens": "LensScreen", "sweep": "SweepScreen", "probes": "ProbesScreen", "train": "TrainScreen", "compare": "CompareScreen"}
+CLASSES = {
+    "loop": "LoopScreen",
+    "lens": "LensScreen",
+    "sweep": "SweepScreen",
+    "probes": "ProbesScreen",
+    "train": "TrainScreen",
+    "compare": "CompareScreen",
+}
 
 
 def make(name: str) -> Screen[None]:

@@ -12,7 +12,7 @@ from textual.screen import Screen
 from textual.widget import Widget
 from textual.widgets import Footer, Input, Static
 
-from loopkit_tui.engine import About, Side
+from loopkit_tui.engine import About, Loading, Side
 from loopkit_tui.host import Host
 from loopkit_tui.widgets.topbar import ModelLine, Notice, TopBar
 from loopkit_tui.worker import Answer, Done, Failed, Stopped, Urgency, Work
@@ -87,7 +87,7 @@ class Pane(Screen[None]):
         self.show_model()
         self.call_after_refresh(self.refresh_choice)
 
-    def show_model(self, loading: str = "") -> None:
+    def show_model(self, loading: Loading | None = None) -> None:
         """Draw the line about the model."""
         self.query_one(ModelLine).show(self.host.about, loading)
 

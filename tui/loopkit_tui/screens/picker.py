@@ -99,9 +99,9 @@ class Picker(ModalScreen[tuple[str, ...]]):
     def _line(self, place: Place) -> Content:
         mark = ("● ", "$success bold") if place.path in self._marked else ("  ", "")
         kind = {"run": "$success", "checkpoint": "$primary", "hub": "$secondary"}[place.kind]
-        return Content.assemble(
-            mark, (place.kind.ljust(11), kind), (_short(place.path, self._here), "bold"), (f"  {place.about}", "$text-muted")
-        )
+        wide = max(len(_short(each.path, self._here)) for each in self._shown)
+        path = _short(place.path, self._here).ljust(wide)
+        return Content.assemble(mark, (place.kind.ljust(11), kind), (path, "bold"), (f"  {place.about}", "$text-muted"))
 
 
 def _short(path: str, here: Path, width: int = 44) -> str:

@@ -27,7 +27,7 @@ class ProbesScreen(Pane):
     """The probes at the left, what the chosen one found at the right."""
 
     HELP_ABOUT = (
-        "Enter (or r) runs the probe under the cursor on all open checkpoints, under the plan of the dial for the first; the app stays "
+        "Enter (or r) runs the probe under the cursor on all open checkpoints, under the plan of the dial if there is one; the app stays "
         "usable meanwhile. [ and ] go through its charts. Mark several checkpoints with Tab when opening to see them in one picture."
     )
     BINDINGS: ClassVar[list[BindingType]] = [

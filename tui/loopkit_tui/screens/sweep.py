@@ -28,8 +28,9 @@ BOXES = (
     ("times", "2..3", "tiny"),
     ("mode", "plain", "tiny"),
     ("count", "40", "tiny"),
+    ("shots", "5", "tiny"),
 )
-SHOTS = 5
+NAMES = 8  # columns for the names of the heatmap's rows
 BEST = 40  # cells in the ranking, as far as there is room
 
 
@@ -145,8 +146,8 @@ class SweepScreen(Pane):
         if values["mode"] not in MODES:
             raise UsageError(f"no mode {values['mode']!r}; modes are {', '.join(MODES)}")
         mode = next(mode for mode in MODES if mode == values["mode"])
-        (count,) = _numbers("count", values["count"])[:1]
-        return SweepAsk(values["task"], _numbers("block", values["block"]), _numbers("times", values["times"]), mode, count, SHOTS)
+        count, shots = (_numbers(name, values[name])[0] for name in ("count", "shots"))
+        return SweepAsk(values["task"], _numbers("block", values["block"]), _numbers("times", values["times"]), mode, count, shots)
 
     def _cell(self, row: int, column: int) -> SweepCell | None:
         rows, columns = self._keys
@@ -176,11 +177,12 @@ class SweepScreen(Pane):
         values = np.full((len(rows), len(columns)), np.nan)
         for cell in state.cells:
             values[rows.index((cell.stop - cell.start, cell.times)), columns.index(cell.start)] = 100 * (cell.share - state.base.share)
-        wide = 5 if len(columns) * 5 + 50 < self.size.width else 2
-        texts = tuple(tuple(f"{value:+4.0f} " for value in row) for row in values) if wide == 5 else None
+        wide = 5 if len(columns) * 5 + NAMES < self.query_one(Heatmap).size.width else 2
+        texts = tuple(tuple(map(_points, row)) for row in values.tolist()) if wide == 5 else None
         most = max(5.0, float(np.nanmax(np.abs(values))))
         names = tuple(f"{size} ×{times}" for size, times in rows)
-        return Cells(values, names, tuple(map(str, columns)), -most, most, 0.0, texts, wide, "start")
+        heads = tuple(str(start).rjust(wide - 1 if texts else 0) for start in columns)
+        return Cells(values, names, heads, -most, most, 0.0, texts, wide, "start")
 
     def _detail(self, row: int, column: int) -> None:
         cell, shown = self._cell(row, column), self.query_one("#cell", Static)
@@ -218,6 +220,11 @@ def _ranking(state: SweepState) -> Content:
             )
         )  # fmt: skip
     return Content("\n").join(lines)
+
+
+def _points(value: float) -> str:
+    """A change in points, blank where there is no such plan."""
+    return "" if np.isnan(value) else f"{round(value):+4d} "
 
 
 def _sign(value: float) -> str:

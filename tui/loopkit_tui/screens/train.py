@@ -93,7 +93,7 @@ class TrainScreen(Pane):
     def command(self) -> str:
         """What goes on with the run."""
         run = self._run()
-        return shlex.join(["loopkit", "train", "--resume", str(run.path)]) if run else "loopkit train examples/demo.toml --out runs/demo"
+        return f"loopkit train --out {shlex.quote(str(run.path))} --resume" if run else "loopkit train examples/demo.toml --out runs/demo"
 
     def action_step(self, by: int) -> None:
         """Another run."""
@@ -143,7 +143,7 @@ class TrainScreen(Pane):
         self._look(everything=True)
 
     def _look(self, everything: bool = False) -> None:
-        if not everything and self.app.screen is not self:
+        if not everything and not self.is_current:
             return
         news = [run.look() for run in self._watched.values()]
         for path, process in list(self._started.items()):
@@ -177,7 +177,8 @@ class TrainScreen(Pane):
         self.query_one("#loss", Plot).curves = self._losses(run) if run else None
         self.query_one("#depth", Plot).curves = _depth(run) if run else None
         name, text = run.sample() if run else ("", "")
-        self.query_one("#sample").border_title = f"sample, {name}" if name else "no samples"
+        sample = self.query_one("#sample")
+        sample.display, sample.border_title = bool(name), f"sample, {name}"
         self.query_one("#words", Static).update(Content(readable(text.strip())))
 
     def _losses(self, run: Watched) -> Curves:
@@ -211,8 +212,9 @@ def _facts(run: Watched) -> Content:
         return Content.assemble((run.path.name, "bold"), "  nothing recorded yet")
     done, total = run.steps[-1] + 1, run.total
     held = f"   held out {run.heldout[-1][1]:.4f}" if run.heldout else ""
+    stopped = "stopped; y copies what goes on" if run.last == "stopped" else ""
     return Content.assemble(
-        (run.path.name, "bold"), f"  step {done:,} of {total:,} ", (blocks(done / max(1, total), 12), "$success"),
+        (run.path.name, "bold"), f"  step {done:,} of {total:,} ", (blocks(done / max(1, total), 12), "$success"), (stopped, "$warning"),
         ("\nloss ", "$text-muted"), f"{run.smooth[-1]:.4f}{held}   ", (f"{run.rate:,.0f} tokens/s", "bold"),
         f"   {millions(run.tokens[-1])} tokens   {run.flops:.2e} FLOPs   {run.layers[-1]} layers, {run.visits[-1]} visits",
     )  # fmt: skip

@@ -27,7 +27,7 @@ class Board(Vertical):
             with Horizontal(id="texts"):
                 for number in (0, 1):
                     with VerticalScroll(id=f"text{number}", classes="text", can_focus=False):
-                        yield Static(id=f"words{number}")
+                        yield Static(Content("…").stylize("$text-muted"), id=f"words{number}")
 
     @property
     def look(self) -> Look | None:
@@ -40,7 +40,7 @@ class Board(Vertical):
         tokens = self.query_one(NextTokens)
         tokens.look, tokens.stale = look, False
         tokens.refresh()
-        self.query_one("#numbers", Static).update(numbers(look))
+        self._number(numbers(look))
 
     def wait(self, names: tuple[str, str], keep_left: bool) -> None:
         """Take away what belongs to the choice before; the left side may still hold."""
@@ -48,14 +48,19 @@ class Board(Vertical):
         tokens.names, tokens.stale = names, True
         if not keep_left:
             tokens.look = None
-        self.query_one("#numbers", Static).update(Content.assemble(("…\n…", "$text-muted")))
+        self._number(Content.assemble(("…\n…", "$text-muted")))
         for number in (1,) if keep_left else (0, 1):
             self.write(number, None)
         for number, name in enumerate(names):
             self.query_one(f"#text{number}").border_title = name
 
+    def _number(self, text: Content) -> None:
+        self.query_one("#numbers", Static).update(text, layout=False)  # its size is fixed; a new layout draws the whole screen again
+
     def write(self, number: int, written: Written | None) -> None:
         """Draw a continuation so far."""
+        if written is None is self.written[number]:
+            return
         self.written[number] = written
         text = Content("…").stylize("$text-muted")
         if written:

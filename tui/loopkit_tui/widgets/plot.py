@@ -50,7 +50,7 @@ class Plot(Widget):
             return Content.assemble((curves.title if curves else "", "bold"))
         (left, right), (low, high) = _limits([each.x for each in drawn]), _limits([each.y for each in drawn], curves.floor)
         masks, owners = _canvas(drawn, (left, right, low, high), width, height, curves.steps)
-        lines = [_title(curves, width + AXIS)]
+        lines = [_title(curves, self.size.width)]
         ticks = _ticks(low, high, height)
         for row in range(height):
             number = ticks.get(row, "").rjust(AXIS - 1)
@@ -71,13 +71,23 @@ def short(value: float) -> str:
 def _ticks(low: float, high: float, height: int) -> dict[int, str]:
     """Numbers by row, highest first: five where there is room, else three."""
     count = 5 if height > 10 else 3 if height > 4 else 2
-    return {round(k * (height - 1) / (count - 1)): short(high - (high - low) * k / (count - 1)) for k in range(count)}
+    values = [high - (high - low) * k / (count - 1) for k in range(count)]
+    return {round(k * (height - 1) / (count - 1)): number for k, number in enumerate(aligned(values))}
+
+
+def aligned(values: Sequence[float]) -> list[str]:
+    """Numbers with as many decimals as the one that needs most, where there is room for that."""
+    plain = [short(value) for value in values]
+    decimals = max(len(each.partition(".")[2]) for each in plain)
+    whole = [f"{value:.{decimals}f}" for value in values]
+    return plain if any("e" in each for each in plain) or max(map(len, whole)) >= AXIS else whole
 
 
 def _title(curves: Curves, width: int) -> Content:
     legend = [(f"  ━ {each.label}", colour(number)) for number, each in enumerate(curves.series)] if len(curves.series) > 1 else []
-    unit = f" ({curves.y})" if curves.y else ""
-    return Content.assemble((curves.title, "bold"), (unit, "$text-muted"), *legend)
+    title, unit = Content.assemble((curves.title, "bold")), Content.assemble((f" ({curves.y})" if curves.y else "", "$text-muted"))
+    whole = Content.assemble(title, unit, *legend)
+    return (whole if whole.cell_length <= width else Content.assemble(title, *legend)).truncate(width, ellipsis=True)
 
 
 def _limits(arrays: Sequence[np.ndarray], floor: float | None = None) -> tuple[float, float]:
@@ -91,10 +101,10 @@ def _limits(arrays: Sequence[np.ndarray], floor: float | None = None) -> tuple[f
 def _canvas(
     drawn: Sequence[Series], limits: tuple[float, float, float, float], width: int, height: int, steps: bool
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Braille masks and the number of the curve that owns each cell, ``[height, width]`` each."""
+    """Braille masks and the number of the curve that owns each cell, the first of several, ``[height, width]`` each."""
     masks, owners = np.zeros((height, width), int), np.full((height, width), -1)
     left, right, low, high = limits
-    for number, each in enumerate(drawn):
+    for number, each in reversed(list(enumerate(drawn))):
         x = (np.asarray(each.x, float) - left) / (right - left) * (2 * width - 1)
         y = (high - np.asarray(each.y, float)) / (high - low) * (4 * height - 1)
         for column, row in _points(x, y, steps):

@@ -5,8 +5,10 @@ from textual.reactive import reactive
 from textual.widget import Widget
 from textual.widgets import Static
 
-from loopkit_tui.engine import About
+from loopkit_tui.engine import About, Loading
+from loopkit_tui.widgets.tokens import blocks
 
+BAR = 10  # columns
 SCREENS = ("loop", "lens", "sweep", "probes", "train", "compare")
 
 
@@ -36,14 +38,21 @@ class TopBar(Widget):
 class ModelLine(Static):
     """The model in a line: name, size, layers, where it runs; while it is loaded, how far that is."""
 
-    def show(self, about: About | None, loading: str = "") -> None:
+    def show(self, about: About | None, loading: Loading | None = None) -> None:
         """Draw a model, or that there is none."""
         if about is None:
             self.update(Content.assemble((" no model; ", "$text-muted"), ("o", "bold"), (" opens one", "$text-muted")))
             return
-        state = (f"  {about.where}", "$text-muted") if about.where else (f"  {loading or 'waiting'} …", "$warning")
-        text = f"  {millions(about.parameters)} parameters  {len(about.plan)} visits ({about.layout})"
+        text = f"  {millions(about.parameters)} parameters  {len(about.plan)} visits ({about.layout})  "
+        state = Content.assemble((about.where, "$text-muted")) if about.where else _progress(loading)
         self.update(Content.assemble((f" {about.name}", "bold"), (text, "$text-muted"), state))
+
+
+def _progress(loading: Loading | None) -> Content:
+    """How far the loading is."""
+    if loading is None or not loading.share:
+        return Content.assemble((f"{loading.what if loading else 'waiting'} …", "$warning"))
+    return Content.assemble((f"{loading.what} ", "$warning"), (blocks(loading.share, BAR), "$warning on $panel"), f" {loading.share:4.0%}")
 
 
 class Notice(Static):
@@ -51,8 +60,9 @@ class Notice(Static):
 
     def show(self, text: str) -> None:
         """Say it, or take it away."""
-        self.update(Content.assemble((f" {text}", "bold $error")) if text else "")
-        self.display = bool(text)
+        if text or self.display:
+            self.update(Content.assemble((text, "bold $error")))
+            self.display = bool(text)
 
 
 def millions(number: float) -> str:
