@@ -67,9 +67,9 @@ class Story:
 
     @property
     def jobs(self) -> list[Job]:
-        """All of them, each after those that it needs."""
+        """All of them, each after those that it needs; one seed after the other, so that a page can be drawn when the first is done."""
         by_stage = (self._trainings, self._cooldowns, self._evaluations, self._probes)
-        return [job for jobs in by_stage for seed in self.size.seeds for job in jobs(seed)]
+        return [job for seed in self.size.seeds for jobs in by_stage for job in jobs(seed)]
 
     def run(self, model: str, seed: int) -> Path:
         """Where the run of a model lies."""

@@ -147,7 +147,7 @@ class Heatmap(Widget, can_focus=True):
         value = float(cells.values[row, column])
         text = cells.texts[row][column][: cells.width].ljust(cells.width) if cells.texts else " " * cells.width
         if np.isnan(value):
-            style, text = "$text-disabled", text if text.strip() else "·".ljust(cells.width)
+            style, text = "$text-disabled", text if text.strip() else "·".center(cells.width)
         elif cells.centre is None:
             style = heat(self.app, (value - cells.low) / ((cells.high - cells.low) or 1.0))
         else:
