@@ -4,18 +4,11 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 from jobs import PROBED
-from sizes import Size
 from summaries import Curves, Numbers, Table
 
 from loopkit.evaluation.statistics import mean_interval
 from loopkit.probes.common import interval
 from loopkit.report import Row, Series, lines, picture
-
-
-def label(size: Size, name: str) -> str:
-    """A run's name in words."""
-    model, *rest = name.split("+")
-    return ", ".join((size.models[model].label, *(part.replace("loop", "looped") for part in rest)))
 
 
 def line_picture(
@@ -28,7 +21,7 @@ def line_picture(
         places, curves = table.curve(what, model, tasks, y)
         if curves:
             drawn = {seed: found for seed, curve in curves.items() if np.isfinite(found := scaled(curve)).all()}
-            series += [_series(label(table.size, model), places, drawn)] if drawn else []
+            series += [_series(table.size.label(model), places, drawn)] if drawn else []
     return (picture(lines(series, title=title, x=x, y=y_label)),) if series else ()
 
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import summaries
-from draw import cell, grid, in_percent, label, line_picture, mean_and_half, number, over_last, percent, probed
+from draw import cell, grid, in_percent, line_picture, mean_and_half, number, over_last, percent, probed
 from jobs import LOOP, SOURCED, SWEPT
 from summaries import Table, main_source
 
@@ -26,7 +26,7 @@ def figure_1(table: Table) -> list[Block]:
             if cost and found:
                 mean, half = mean_and_half(found, 100)
                 kind = table.size.models[model].kind
-                points.append(Point(label(table.size, model), next(iter(cost.values())), mean, y_error=half, group=kind))
+                points.append(Point(table.size.label(model), next(iter(cost.values())), mean, y_error=half, group=kind))
         if points:
             drawn.append(picture(scatter(points, title=f"Primitives against {name}", x=name, y="accuracy, %")))
     return [tuple(drawn)] if drawn else []
@@ -41,10 +41,10 @@ def table_1(table: Table) -> list[Block]:
             words = table.mean("accuracy", model, table.size.word_problems)
             tasks = [percent(table.mean("accuracy", model, [task])) for task in table.size.primitives]
             costs = [number(table.mean("unique", model), 1e-6), number(table.mean("inference", model), 1e-6)]
-            share = number(summaries.training(table, model))
+            share = number(summaries.training_flops(table, model))
             rows.append(
                 (
-                    label(table.size, model),
+                    table.size.label(model),
                     len(found),
                     percent(found),
                     *tasks,
@@ -71,7 +71,7 @@ def table_1(table: Table) -> list[Block]:
 
 def figure_2(table: Table) -> list[Block]:
     """Depth score, top-5 overlap, early-exit accuracy."""
-    scores = [(label(table.size, m), cell(found)) for m in probed(table) if (found := summaries.depth_score(table, m))]
+    scores = [(table.size.label(m), cell(found)) for m in probed(table) if (found := summaries.depth_score(table, m))]
     row = (
         *line_picture(
             table, "depth-change", probed(table), "Change of the output when a visit is removed", "visit removed", "max L2 change"
@@ -100,7 +100,7 @@ def figure_4(table: Table) -> list[Block]:
     limits = (float(cells.min()), float(np.percentile(cells, 99)))  # one giant cell leaves the others their colours
     return [
         tuple(
-            picture(heatmap(each, title=label(table.size, model), x="visit changed", y="visit removed", limits=limits, width=SIDE))
+            picture(heatmap(each, title=table.size.label(model), x="visit changed", y="visit removed", limits=limits, width=SIDE))
             for model, each in grids.items()
         )
     ]
@@ -170,6 +170,6 @@ def _cooled(table: Table, names: Sequence[str]) -> list[Block]:
     for name in names:
         if found := summaries.reasoning(table, name):
             words = table.mean("repeats" if name.endswith(LOOP) else "accuracy", name, table.size.word_problems, x=lambda x: x in (0, 2))
-            rows.append((label(table.size, name), len(found), percent(words), percent(summaries.primitives(table, name)), percent(found)))
+            rows.append((table.size.label(name), len(found), percent(words), percent(summaries.primitives(table, name)), percent(found)))
     columns = ("run", "seeds", "word problems, %", "primitives, %", "reasoning (mean of both), %")
     return [Rows(columns, rows, "Mean and 95% interval over seeds; looped runs are asked with their loop.")] if rows else []

@@ -76,7 +76,7 @@ def outcomes(claim: Claim, table: Table) -> list[Outcome]:
     found = []
     for high, low in claim.comparisons:
         differences = less(_numbers(high, table), _numbers(low, table))
-        found.append(Outcome(_name(high, low), differences, *judge(differences)))
+        found.append(Outcome(_name(high, low, table), differences, *judge(differences)))
     return found
 
 
@@ -90,13 +90,21 @@ def verdict(found: Sequence[Outcome]) -> str:
 
 
 def _numbers(side: Side, table: Table) -> Numbers:
-    if not side.model:
-        return dict.fromkeys(table.size.seeds, 0.0)
-    return side.summary(table, side.model.replace(MATHS, f"+{main_source(table)}"))
+    return side.summary(table, _run(side, table)) if side.model else dict.fromkeys(table.size.seeds, 0.0)
 
 
-def _name(high: Side, low: Side) -> str:
-    left, right = (f"{side.summary.__name__.replace('_', ' ')} of {side.model}" for side in (high, low))
+def _name(high: Side, low: Side, table: Table) -> str:
+    what, model = _spoken(high), table.size.label(_run(high, table))
     if not low.model:
-        return f"{left} above 0"
-    return f"{left} above {low.model if high.summary == low.summary else right}"
+        return f"{what}: {model} above 0"
+    if high.model == low.model:
+        return f"{model}: {what} above {_spoken(low)}"
+    return f"{what}: {model} above {table.size.label(_run(low, table))}"
+
+
+def _run(side: Side, table: Table) -> str:
+    return side.model.replace(MATHS, f"+{main_source(table)}")
+
+
+def _spoken(side: Side) -> str:
+    return side.summary.__name__.replace("_", " ").replace("nll", "NLL").replace("flops", "FLOPs")

@@ -76,6 +76,11 @@ class Size:
         every = {"baseline": Model("baseline", f"Baseline ({d})", "standard", ())} | grown | looped | short
         return {name: model for name, model in every.items() if name in self.trained}
 
+    def label(self, run: str) -> str:
+        """A run's name in words."""
+        model, *rest = run.split("+")
+        return ", ".join((self.models[model].label, *(part.replace("loop", "looped") for part in rest)))
+
     @property
     def retrofits(self) -> dict[str, str]:
         """The plan of one repeat more in the cooldown: the third block of plain models, the recurrent block of Loop(e-Lxk-d) (5.3)."""

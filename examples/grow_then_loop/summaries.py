@@ -58,7 +58,7 @@ def nll(table: Table, model: str) -> Numbers:
     return table.mean("nll", model)
 
 
-def training(table: Table, model: str) -> Numbers:
+def training_flops(table: Table, model: str) -> Numbers:
     """Training FLOPs over the baseline's."""
     return combine(lambda pair: pair[0] / pair[1], table.mean("training", model), table.mean("training", "baseline"))
 
