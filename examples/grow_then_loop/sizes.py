@@ -65,7 +65,12 @@ class Size:
 
     @property
     def models(self) -> dict[str, Model]:
-        """The models to train by name: the paper's seven at this depth and block (section 3)."""
+        """The models to train by name."""
+        return {name: model for name, model in self._every.items() if name in self.trained}
+
+    @property
+    def _every(self) -> dict[str, Model]:
+        """The paper's seven at this depth and block (section 3)."""
         d, b = self.depth, self.block
         layouts = {"full": f"{b}x{d // b}", "middle": f"{b}-{b}x{d // b - 2}-{b}", "iso-full": str(b), "iso-middle": str(3 * b)}
         grown = {name: Model(name, name.upper(), "grown", ("--grow", name, "--block", str(b))) for name in ("midas", "lidas")}
@@ -73,13 +78,12 @@ class Size:
         short = {
             name: Model(name, f"{layouts[name]} layers", "standard", ("--layout", layouts[name])) for name in ("iso-full", "iso-middle")
         }
-        every = {"baseline": Model("baseline", f"Baseline ({d})", "standard", ())} | grown | looped | short
-        return {name: model for name, model in every.items() if name in self.trained}
+        return {"baseline": Model("baseline", f"Baseline ({d})", "standard", ())} | grown | looped | short
 
     def label(self, run: str) -> str:
         """A run's name in words."""
         model, *rest = run.split("+")
-        return ", ".join((self.models[model].label, *(part.replace("loop", "looped") for part in rest)))
+        return ", ".join((self._every[model].label, *(part.replace("loop", "looped") for part in rest)))
 
     @property
     def retrofits(self) -> dict[str, str]:
