@@ -2,13 +2,13 @@
 
 import shlex
 import sys
-import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loopkit.cli import options
+from loopkit.cli.progress import bar
 from loopkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ def run(model: "Model", settings: "Settings", wanted: Wanted) -> None:
 def _sweep(model: "Model", settings: "Settings", wanted: Wanted) -> str:
     from loopkit.evaluation.sweep import best, rows, sweep
 
-    for results in _watched(sweep(model, settings, wanted.out, wanted.memory), wanted.as_json):
+    for results in _watched(sweep(model, settings, wanted.out, wanted.memory)):
         last = results
     found = rows(model, last)
     if wanted.out:
@@ -78,18 +78,12 @@ def _search(model: "Model", settings: "Settings", wanted: Wanted) -> str:
     return found.winner.plan
 
 
-def _watched(steps: "Iterator[Results]", quiet: bool) -> "Iterator[Results]":
-    """The same, with a progress bar and the time left on a terminal's stderr."""
-    from rich.progress import Progress
-
-    terminal = options.console(stderr=True)
-    with Progress(console=terminal, transient=True, disable=quiet or not terminal.is_terminal) as bar:
-        task, start, before = bar.add_task("asking", total=1.0), time.perf_counter(), None
+def _watched(steps: "Iterator[Results]") -> "Iterator[Results]":
+    """The same, with a bar of the questions asked and the time left on a terminal's stderr."""
+    with bar("questions") as show:
         for results in steps:
-            before = results.share_done if before is None else before
-            if results.share_done > before:
-                left = (time.perf_counter() - start) * (1 - results.share_done) / (results.share_done - before)
-                bar.update(task, completed=results.share_done, description=f"about {left / 60:.0f} min left")
+            total = sum(map(len, results.done.values()))
+            show(round(results.share_done * total), total)
             yield results
 
 
