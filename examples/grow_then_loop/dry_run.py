@@ -12,8 +12,7 @@ from loopkit.data.mixture import Mixture, parse_mixture
 from loopkit.data.sources import Primitives
 from loopkit.plan import Plan, parse_plan
 from loopkit.spec import Spec
-from loopkit.training.growth import growth_plan
-from loopkit.training.prepare import model_spec
+from loopkit.training.prepare import growth_stages, model_spec
 from loopkit.training.recipe import Recipe, override
 from loopkit.training.schedule import cooldown_start
 
@@ -97,12 +96,11 @@ def _cost(recipe: Recipe, spec: Spec, branched: bool) -> Cost:
 
 def _plans(recipe: Recipe, spec: Spec, branched: bool) -> list[tuple[Plan, int]]:
     """The plans of a training with the steps of each; of a branch those of its cooldown."""
-    schedule, growth = recipe.schedule, recipe.growth
+    schedule = recipe.schedule
     cooldown = cooldown_start(schedule.steps, schedule.cooldown)
     last = (parse_plan(recipe.cooldown.plan, spec.plan) if recipe.cooldown.plan else spec.plan, schedule.steps - cooldown)
     if branched:
         return [last]
-    if not growth.operator:
-        return [(spec.plan, cooldown), last]
-    stages = growth_plan(growth.operator, growth.block, spec.n_layers, growth.steps or cooldown, cooldown, growth.alpha)
-    return [*((tuple(range(stage.layers)), stage.steps) for stage in stages), last]
+    stages = growth_stages(recipe, spec)
+    plans = [tuple(range(stage.layers)) for stage in stages] if len(stages) > 1 else [spec.plan]
+    return [*((plan, min(stage.start + stage.steps, cooldown) - stage.start) for plan, stage in zip(plans, stages, strict=True)), last]

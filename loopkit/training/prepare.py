@@ -46,7 +46,7 @@ def prepare(recipe: Recipe, tokenizer: Path) -> Job:
     mixture.check()
     codec = _codec(recipe, mixture, tokenizer)
     spec = model_spec(recipe, codec.vocab_size)
-    stages = _stages(recipe, spec)
+    stages = growth_stages(recipe, spec)
     batches = _training_batches(recipe, mixture, codec)
     job = Job(
         recipe=recipe,
@@ -113,7 +113,7 @@ def match_flops(job: Job, target: float) -> Recipe:
 
     def spent(steps: int) -> float:
         recipe = replace(job.recipe, schedule=replace(job.recipe.schedule, steps=steps))
-        return total_flops(replace(job, recipe=recipe, stages=_stages(recipe, job.spec)))
+        return total_flops(replace(job, recipe=recipe, stages=growth_stages(recipe, job.spec)))
 
     least = max(1, job.recipe.schedule.warmup, len(job.stages) ** 2)
     high = least
@@ -138,7 +138,8 @@ def _initial_spec(part: ModelPart) -> Spec:
     return checkpoint.spec.with_layout(str(len(checkpoint.spec.plan))) if part.untie else checkpoint.spec
 
 
-def _stages(recipe: Recipe, spec: Spec) -> tuple[Stage, ...]:
+def growth_stages(recipe: Recipe, spec: Spec) -> tuple[Stage, ...]:
+    """The stages of a run by depth, one where it does not grow. Raises UsageError where it cannot grow."""
     growth, total = recipe.growth, recipe.schedule.steps
     if not growth.operator:
         return (Stage(0, total, spec.n_layers),)
