@@ -51,8 +51,9 @@ def tell(out: Path, *more: object) -> subprocess.CompletedProcess[str]:
 def interrupt(out: Path, jobs: int, stop: Callable[[subprocess.Popen[str]], None]) -> subprocess.Popen[str]:
     """Begin or go on, and stop it after so many finished jobs."""
     process = subprocess.Popen(
-        command("smoke", "--out", out, "--backend", BACKEND), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+        command("smoke", "--out", out, "--backend", BACKEND), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests begun in the background ignore Ctrl-C, and so would it
+    )  # fmt: skip
     assert process.stdout
     for _ in range(jobs + 1):  # the first line says how many there are
         process.stdout.readline()
@@ -64,6 +65,7 @@ def interrupt(out: Path, jobs: int, stop: Callable[[subprocess.Popen[str]], None
 def kill(process: subprocess.Popen[str]) -> None:
     """The process and what it has started, without a word; it is halted first, so that it starts no more."""
     while not children(process):
+        assert process.poll() is None, "it ended before it was killed"
         time.sleep(0.05)
     process.send_signal(signal.SIGSTOP)
     started = children(process)
