@@ -84,7 +84,7 @@ def _score(
     from loopkit.evaluation.harness import measure
 
     for number, each in enumerate(asked, 1):
-        with bar(f"{name}: {each.name} ({number} of {len(asked)})") as show:
+        with bar(f"{each.name} ({number} of {len(asked)}) of {name}") as show:
             if each.own:
                 shots = OWN_SHOTS if each.shots is None else each.shots
                 yield from accuracies(model, each.name, plans, count or 100, shots, seed, progress=show)

@@ -45,9 +45,17 @@ def bar(text: str) -> Iterator[Callable[[int, int], None]]:
     The bar is there from the first call until all is done, and again from the next call on: other output comes between.
     """
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    from rich.table import Column
 
     terminal = options.console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("left"))
+    cut = Column(no_wrap=True, overflow="ellipsis", max_width=max(20, terminal.width - 45))  # the numbers keep their room
+    columns = (
+        TextColumn("{task.description}", table_column=cut),
+        BarColumn(20),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(),
+        TextColumn("left"),
+    )
     shown = Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal)
     task = shown.add_task(text)
 
