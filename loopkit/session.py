@@ -1,6 +1,6 @@
 """An open checkpoint on one backend: all that front ends may touch."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +19,7 @@ from loopkit.inference.modes import canonical, parse_run
 from loopkit.inference.scoring import MEMORY, Request, Score
 from loopkit.inference.trie import run_all
 from loopkit.plan import Plan, check_plan, format_plan, key_value_slots
+from loopkit.progress import Progress
 from loopkit.run import Rows, Run, Stream, Trace
 from loopkit.sampling import Sampling
 from loopkit.spec import Spec
@@ -29,7 +30,7 @@ def load(
     backend: str = "auto",
     device: str | None = None,
     dtype: str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | None = None,
 ) -> "Model":
     """Open a checkpoint folder on a backend.
 

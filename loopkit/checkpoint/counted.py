@@ -1,14 +1,16 @@
 """Arrays that tell how much of them has been taken, for whoever shows that a checkpoint is being read."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
+
+from loopkit.progress import Progress
 
 
 class Counted(Mapping[str, np.ndarray]):
     """``arrays``, each meant to be read once, before the next is asked for; ``progress`` hears bytes read and bytes in all."""
 
-    def __init__(self, arrays: Mapping[str, np.ndarray], progress: Callable[[int, int], None]) -> None:
+    def __init__(self, arrays: Mapping[str, np.ndarray], progress: Progress) -> None:
         self._arrays = arrays
         self._progress = progress
         self._read = 0

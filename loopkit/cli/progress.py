@@ -1,11 +1,12 @@
 """What long work shows on a terminal's stderr: a training run as it goes, and a bar of what is done."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from loopkit.cli import options
+from loopkit.progress import Progress
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -39,12 +40,13 @@ def watch(events: Iterator["Event"], ready: "Ready", quiet: bool) -> Iterator["E
 
 
 @contextmanager
-def bar(text: str) -> Iterator[Callable[[int, int], None]]:
+def bar(text: str) -> Iterator[Progress]:
     """What draws a bar of how much is done, of how much, and the time left; silent without a terminal.
 
     The bar is there from the first call until all is done, and again from the next call on: other output comes between.
     """
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+    import rich.progress
+    from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
     from rich.table import Column
 
     terminal = options.console(stderr=True)
@@ -56,7 +58,7 @@ def bar(text: str) -> Iterator[Callable[[int, int], None]]:
         TimeRemainingColumn(),
         TextColumn("left"),
     )
-    shown = Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal)
+    shown = rich.progress.Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal)
     task = shown.add_task(text)
 
     def show(done: int, total: int) -> None:
