@@ -20,7 +20,7 @@ from lm_eval.models.huggingface import HFLM
 
 import loopkit
 from loopkit import cost
-from loopkit.data.tasks import Question, few_shot, find
+from loopkit.data.tasks import Question, few_shot, find, named
 from loopkit.evaluation.choice import answer, request
 from loopkit.evaluation.sweep import Settings, candidates
 from loopkit.inference.trie import build
@@ -28,7 +28,7 @@ from loopkit.report.plots import Series, lines
 from loopkit.session import Model
 
 PARTS = ("texts", "questions", "sweep", "growth")
-TASKS, SHOTS = ("copy-words", "var-math-1"), 5
+TASKS, SHOTS = "copy-words,var-math-1", 5
 clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
 
 
@@ -43,9 +43,9 @@ def smallest(calls: dict[str, Callable[[], object]], rounds: int) -> dict[str, f
     return {name: min(each) for name, each in times.items()}
 
 
-def asked(task: str, count: int) -> list[Question]:
-    """Five-shot questions of a generated task."""
-    return few_shot(find(task), 0, count, SHOTS)
+def asked(tasks: str, count: int) -> list[Question]:
+    """Five-shot questions, as many of each generated task."""
+    return [question for task in named(tasks) for question in few_shot(find(task), 0, count, SHOTS)]
 
 
 def ours(model: Model, questions: list[Question], plans: list[str | None]) -> np.ndarray:
@@ -68,19 +68,20 @@ def theirs(peer: HFLM, questions: list[Question]) -> np.ndarray:
     return np.array([part.argmax() == question.answer for part, question in zip(parts, questions, strict=True)])
 
 
-def texts(model: Model, task: str, count: int) -> dict[str, float]:
+def texts(model: Model, tasks: str, count: int) -> dict[str, float]:
     """What must be computed: ``hf`` runs options that differ in their last token alone as one text, we run a question once."""
     theirs_texts, theirs_tokens, our_tokens = 0, 0, 0
-    for question in asked(task, count):
+    questions = asked(tasks, count)
+    for question in questions:
         heads = {tuple(model.tokenizer.encode(question.whole(option))[:-1]) for option in range(len(question.options))}
         theirs_texts, theirs_tokens = theirs_texts + len(heads), theirs_tokens + sum(map(len, heads))
         our_tokens += request(model, question).length
-    return {"texts hf runs a question": theirs_texts / count, "tokens hf runs over ours": theirs_tokens / our_tokens}
+    return {"texts hf runs a question": theirs_texts / len(questions), "tokens hf runs over ours": theirs_tokens / our_tokens}
 
 
-def questions_a_second(model: Model, peer: HFLM, task: str, count: int, rounds: int) -> dict[str, float]:
+def questions_a_second(model: Model, peer: HFLM, tasks: str, count: int, rounds: int) -> dict[str, float]:
     """One plan: ours beside ``hf`` with one and with eight texts at a time, on the same questions with the same answers."""
-    questions = asked(task, count)
+    questions = asked(tasks, count)
     assert (ours(model, questions, [None])[0] == theirs(peer, questions)).all()
 
     def peer_by(size: int) -> None:
@@ -91,9 +92,9 @@ def questions_a_second(model: Model, peer: HFLM, task: str, count: int, rounds: 
     times = smallest(calls, rounds)
     best = min(times["hf 1"], times["hf 8"])
     return {
-        "questions/s": count / times["ours"],
-        "hf questions/s, 1 at a time": count / times["hf 1"],
-        "hf questions/s, 8 at a time": count / times["hf 8"],
+        "questions/s": len(questions) / times["ours"],
+        "hf questions/s, 1 at a time": len(questions) / times["hf 1"],
+        "hf questions/s, 8 at a time": len(questions) / times["hf 8"],
         "over hf at its default, 1 at a time": times["hf 1"] / times["ours"],
         "over hf at its best": best / times["ours"],
     }
@@ -101,8 +102,8 @@ def questions_a_second(model: Model, peer: HFLM, task: str, count: int, rounds: 
 
 def sweep(model: Model, peer: HFLM, count: int, rounds: int) -> dict[str, float]:
     """Blocks of 4 at every start, once to three times: the engine beside every plan alone, and ``hf`` by its time for one plan."""
-    questions = [question for task in TASKS for question in asked(task, count)]
-    plans: list[str | None] = [None, *(each.plan for each in candidates(len(model.plan), Settings(TASKS)))]
+    questions = asked(TASKS, count)
+    plans: list[str | None] = [None, *(each.plan for each in candidates(len(model.plan), Settings(named(TASKS))))]
     peer.batch_size_per_gpu = 8
     calls = {
         "engine": lambda: ours(model, questions, plans),
@@ -159,7 +160,9 @@ def main() -> None:
     parser.add_argument("--model", type=Path, help="SmolLM2-135M-Instruct as a folder; converted afresh by default")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--count", type=int, default=8, help="questions of each task")
-    parser.add_argument("--tasks", nargs="+", default=[*TASKS, "copy-random"], help="of the part questions")
+    parser.add_argument(
+        "--tasks", nargs="+", default=["copy-words", "var-math-1", "copy-random", "primitives"], help="of the parts texts and questions"
+    )
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=PARTS)
     parser.add_argument("--plot", type=Path, help="where to put a picture of the growth, e.g. docs/img/evaluation-growth.svg")
     arguments = parser.parse_args()
