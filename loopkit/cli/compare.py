@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loopkit.cli import options
+from loopkit.cli.progress import bars
 
 if TYPE_CHECKING:
     from loopkit.evaluation.tradeoffs import Entry
@@ -56,11 +57,11 @@ def compare(
     mixture = read_mixture(data or common_mixture(found))
     names = named(tasks)
     entries: list[Entry] = []
-    for group in found:
-        with options.status(f"measuring {group.name}", quiet=as_json):
+    with bars() as of:
+        for group in found:
             entries += measure(
                 group, (None, *(plan or [])), names, count=count, shots=shots, seed=seed, mixture=mixture, rows=rows, length=length,
-                backend=backend, device=device, dtype=dtype,
+                backend=backend, device=device, dtype=dtype, bars=of,
             )  # fmt: skip
     if out:
         _write(entries, out)

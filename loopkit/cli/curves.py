@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loopkit.cli import options
+from loopkit.cli.progress import bars
 
 if TYPE_CHECKING:
+    from loopkit.evaluation.choice import Accuracy
     from loopkit.evaluation.curves import Curve
 
 Checkpoints = Annotated[list[Path], typer.Argument(metavar="CKPT...", help="Checkpoint folders or runs.")]
@@ -50,12 +52,12 @@ def context(
         options.refuse_file(out / "context.html", force)
     wanted = None if shots is None else options.numbers(shots, "--shots")
     curves: list[Curve] = []
-    for path in checkpoints:
-        with options.status(f"asking {path}", quiet=as_json):
+    with bars() as of:
+        for path in checkpoints:
             model = load(path, backend, device, dtype)
             for task in (name.strip() for name in tasks.split(",")):
                 each = wanted or fitting_shots(model, task, count, seed)
-                curves += in_context(model, str(path), task, (None, *(plan or [])), each, count, seed)
+                curves += in_context(model, str(path), task, (None, *(plan or [])), each, count, seed, of)
     _finish(curves, "In-context scaling", "worked examples in the prompt", out, "context.html", as_json)
 
 
@@ -93,19 +95,21 @@ def finetune(
     hardware = Hardware(chosen, where, dtype or chosen.default_dtype(where))
     tuning = Tuning(steps, rows, rate, untie)
     sizes, numbers = options.numbers(examples, "--examples"), options.numbers(seeds, "--seeds")
+    names = [each.strip() for each in tasks.split(",")]
+    points = [(size, seed) for size in sizes for seed in (numbers if size else numbers[:1])]
     curves: list[Curve] = []
-    for path, name in zip(checkpoints, _names(checkpoints), strict=True):
-        plan = load(path, chosen.name, where).text()
-        for task in (each.strip() for each in tasks.split(",")):
-            spots = []
-            for size in sizes:
-                with options.status(f"{path}: {task}, {size} examples", quiet=as_json):
-                    found = [
-                        finetuning(path, task, size, seed, tuning, count, out / name / f"{task}_{size}_seed_{seed}", hardware)
-                        for seed in (numbers if size else numbers[:1])
-                    ]
-                spots.append(Spot(size, tuple(found)))
-            curves.append(Curve(str(path), task, plan, tuple(spots)))
+    with bars() as of:
+        done, total = 0, len(checkpoints) * len(names) * len(points)
+        for path, name in zip(checkpoints, _names(checkpoints), strict=True):
+            plan = load(path, chosen.name, where).text()
+            for task in names:
+                found: dict[int, tuple[Accuracy, ...]] = {}
+                for size, seed in points:
+                    of("runs")(done, total)
+                    folder = out / name / f"{task}_{size}_seed_{seed}"
+                    found[size] = (*found.get(size, ()), finetuning(path, task, size, seed, tuning, count, folder, hardware))
+                    done += 1
+                curves.append(Curve(str(path), task, plan, tuple(Spot(size, each) for size, each in found.items())))
     _finish(curves, "Fine-tuning", "questions fine-tuned on", out, "finetune.html", as_json)
 
 

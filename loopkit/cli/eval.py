@@ -4,13 +4,15 @@ import os
 import sys
 from collections.abc import Iterator
 from dataclasses import asdict
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from loopkit.cli import options
-from loopkit.cli.progress import bar
+from loopkit.cli.progress import bars
 
 if TYPE_CHECKING:
     from loopkit.evaluation.choice import Accuracy
@@ -83,8 +85,9 @@ def _score(
     from loopkit.evaluation.groups import OWN_SHOTS
     from loopkit.evaluation.harness import measure
 
-    for number, each in enumerate(asked, 1):
-        with bar(f"{each.name} ({number} of {len(asked)}) of {name}") as show:
+    with bars() as of:
+        for number, each in enumerate(asked, 1):
+            show = of(f"{each.name} ({number} of {len(asked)}) of {name}")
             if each.own:
                 shots = OWN_SHOTS if each.shots is None else each.shots
                 yield from accuracies(model, each.name, plans, count or 100, shots, seed, progress=show)
@@ -107,14 +110,15 @@ def _print(found: "list[tuple[str, Accuracy | Measure]]") -> None:
 
     from loopkit.evaluation.harness import Measure
 
-    table = Table(title="scores, with their 95% intervals")
-    for name in ("checkpoint", "task", "plan", "metric"):
-        table.add_column(name, overflow="fold")
-    for name in ("value", "interval", "chance", "questions"):
-        table.add_column(name, justify="right")
-    for path, each in found:
-        table.add_row(path, each.task, each.plan, *_cells(each))
-    options.console().print(table)
+    for checkpoint, of_it in groupby(found, itemgetter(0)):
+        table = Table(title=f"{checkpoint}, with 95% intervals")
+        for name in ("task", "plan", "metric"):
+            table.add_column(name, overflow="fold")
+        for name in ("value", "interval", "chance", "asked"):
+            table.add_column(name, justify="right", no_wrap=True)
+        for _, each in of_it:
+            table.add_row(each.task, each.plan, *_cells(each))
+        options.console().print(table)
     for path, task, count in dict.fromkeys((path, each.task, each.truncated) for path, each in found if isinstance(each, Measure)):
         if count:
             print(f"note: {task}: {count} prompts were longer than the positions of {path} and lost their beginning", file=sys.stderr)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from loopkit.cli import options
+from loopkit.cli.progress import bars
 from loopkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -62,13 +63,9 @@ def probe(
     _ = asked.probes  # a wrong name shows before any work
     if out:
         studies.open_folder(asked, out, force)
-    with options.status("loading", quiet=as_json) as show:
-
-        def progress(what: str, done: int, total: int) -> None:
-            show(f"{what} {done}/{total}")
-
+    with bars() as of:
         try:
-            results, skipped = studies.run(asked, out, progress)
+            results, skipped = studies.run(asked, out, of)
             page = studies.finish(asked, results, skipped, out, shlex.join(["loopkit", *sys.argv[1:]])) if out else None
         except KeyboardInterrupt:
             typer.echo("stopped; give the same command again to go on" if out else "stopped", err=True)

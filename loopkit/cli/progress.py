@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from loopkit.cli import options
-from loopkit.progress import Progress
+from loopkit.progress import Bars, Progress
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -40,10 +40,10 @@ def watch(events: Iterator["Event"], ready: "Ready", quiet: bool) -> Iterator["E
 
 
 @contextmanager
-def bar(text: str) -> Iterator[Progress]:
-    """What draws a bar of how much is done, of how much, and the time left; silent without a terminal.
+def bars() -> Iterator[Bars]:
+    """What draws a bar for one part of the work after the other: how much is done, of how much, the time left; silent without a terminal.
 
-    The bar is there from the first call until all is done, and again from the next call on: other output comes between.
+    A bar is there from the first call of its progress until all is done: other output comes between.
     """
     import rich.progress
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
@@ -59,17 +59,21 @@ def bar(text: str) -> Iterator[Progress]:
         TextColumn("left"),
     )
     shown = rich.progress.Progress(*columns, console=terminal, transient=True, disable=not terminal.is_terminal)
-    task = shown.add_task(text)
+    task = shown.add_task("")
 
-    def show(done: int, total: int) -> None:
-        shown.update(task, completed=done, total=total)
-        shown.start()
-        if done == total:
-            shown.stop()
-            shown.reset(task)
+    def of(text: str) -> Progress:
+        def show(done: int, total: int) -> None:
+            if shown.tasks[0].description != text or shown.finished:
+                shown.reset(task, description=text)
+            shown.update(task, completed=done, total=total)
+            shown.start()
+            if done == total:
+                shown.stop()
+
+        return show
 
     try:
-        yield show
+        yield of
     finally:
         shown.stop()
 

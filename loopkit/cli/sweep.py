@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from loopkit.cli import options
-from loopkit.cli.progress import bar
+from loopkit.cli.progress import bars
 from loopkit.errors import UsageError
 
 if TYPE_CHECKING:
@@ -63,13 +63,14 @@ def _search(model: "Model", settings: "Settings", wanted: Wanted) -> str:
     from loopkit.evaluation.search import Found, search
 
     found = None
-    with options.status("searching", quiet=wanted.as_json) as say:
+    with bars() as of:
         for event in search(model, settings, wanted.budget, wanted.out, wanted.memory):
             if isinstance(event, Found):
                 found = event
             else:
                 where = f"round {event.round}" if event.round else "held-out questions"
-                say(f"{where}: {event.asked} of {wanted.budget} plans, {event.results.share_done:.0%} of the questions")
+                total = sum(map(len, event.results.done.values()))
+                of(f"{where}: {event.asked} of {wanted.budget} plans")(round(event.results.share_done * total), total)
     assert found is not None
     if wanted.as_json:
         options.print_json({"settings": asdict(settings), "budget": wanted.budget, **asdict(found)})
@@ -80,10 +81,10 @@ def _search(model: "Model", settings: "Settings", wanted: Wanted) -> str:
 
 def _watched(steps: "Iterator[Results]") -> "Iterator[Results]":
     """The same, with a bar of the questions asked and the time left on a terminal's stderr."""
-    with bar("questions") as show:
+    with bars() as of:
         for results in steps:
             total = sum(map(len, results.done.values()))
-            show(round(results.share_done * total), total)
+            of("questions")(round(results.share_done * total), total)
             yield results
 
 

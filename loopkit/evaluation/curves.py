@@ -12,6 +12,7 @@ from loopkit.data.tokenizers import checkpoint_codec
 from loopkit.errors import UsageError
 from loopkit.evaluation.choice import Accuracy, accuracies, request
 from loopkit.evaluation.statistics import mean_interval
+from loopkit.progress import Bars, silent
 from loopkit.session import Model, load
 from loopkit.training.folder import RunFolder
 from loopkit.training.loop import Hardware
@@ -61,10 +62,10 @@ class Tuning:
 
 
 def in_context(
-    model: Model, name: str, task: str, plans: Sequence[str | None], shots: Sequence[int], count: int, seed: int
+    model: Model, name: str, task: str, plans: Sequence[str | None], shots: Sequence[int], count: int, seed: int, bars: Bars = silent
 ) -> Iterator[Curve]:
     """A curve for each plan over the numbers of worked examples; every question asks the same at each of them."""
-    found = [accuracies(model, task, plans, count, each, seed) for each in shots]
+    found = [accuracies(model, task, plans, count, each, seed, progress=bars(f"{task}, {each} examples, {name}")) for each in shots]
     for i, plan in enumerate(plans):
         yield Curve(name, task, model.text(plan), tuple(Spot(n, (each[i],)) for n, each in zip(shots, found, strict=True)))
 

@@ -14,6 +14,7 @@ from loopkit.data.tokenizers import checkpoint_codec
 from loopkit.errors import LoopkitError, UsageError
 from loopkit.evaluation.choice import Accuracy, accuracies
 from loopkit.evaluation.statistics import mean_interval, wilson
+from loopkit.progress import Bars, Progress, quiet, silent
 from loopkit.session import Model, load
 from loopkit.training.folder import RunFolder
 
@@ -98,6 +99,7 @@ def measure(
     backend: str = "auto",
     device: str | None = None,
     dtype: str | None = None,
+    bars: Bars = silent,
 ) -> Iterator[Entry]:
     """An entry for each plan. ``mixture`` is what ``rows`` held-out rows of ``length`` tokens are taken from, if any; inference costs
     are for that length, too."""
@@ -105,11 +107,11 @@ def measure(
     losses: list[list[tuple[float, float]]] = [[] for _ in plans]
     for path in group.members:
         model = load(path, backend, device, dtype)
-        by_task = [accuracies(model, task, plans, count, shots, seed) for task in tasks]
+        by_task = [accuracies(model, task, plans, count, shots, seed, progress=bars(f"{task} of {path}")) for task in tasks]
         for i, plan in enumerate(plans):
             scores[i].append(tuple(found[i] for found in by_task))
             if mixture:
-                losses[i].append(heldout(model, plan, mixture, rows, length))
+                losses[i].append(heldout(model, plan, mixture, rows, length, bars(f"held-out text of {path}")))
     for i, plan in enumerate(plans):
         yield Entry(
             group.name,
@@ -125,17 +127,20 @@ def measure(
         )
 
 
-def heldout(model: Model, plan: str | None, mixture: Mixture, rows: int, length: int) -> tuple[float, float]:
+def heldout(model: Model, plan: str | None, mixture: Mixture, rows: int, length: int, progress: Progress = quiet) -> tuple[float, float]:
     """Mean negative log-likelihood in nats a token of the mixture's held-out part, and in bits a byte of its text."""
     codec = checkpoint_codec(model.checkpoint.path)
     batches = open_batches(mixture, codec, Packing(AT_ONCE, min(length, model.spec.max_position_embeddings)), "evaluation")
     total = tokens = size = 0.0
-    for number in range(math.ceil(rows / AT_ONCE)):
+    steps = math.ceil(rows / AT_ONCE)
+    for number in range(steps):
+        progress(number, steps)
         batch = batches.at(number)
         nll = model.nll(np.concatenate([batch.ids, batch.targets[:, -1:]], axis=1), plan)
         counts = np.ones(nll.shape, bool) if batch.loss_mask is None else batch.loss_mask
         total, tokens = total + float(nll[counts].sum()), tokens + int(counts.sum())
         size += sum(len(codec.decode(row[mask]).encode()) for row, mask in zip(batch.targets, counts, strict=True))
+    progress(steps, steps)
     return total / tokens, total / math.log(2) / max(size, 1)
 
 

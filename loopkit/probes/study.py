@@ -7,7 +7,7 @@ page.html. The same study goes on where it was stopped.
 import inspect
 import json
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from difflib import get_close_matches
 from pathlib import Path
@@ -24,6 +24,7 @@ from loopkit.probes.draw import pictures, section
 from loopkit.probes.prompts import Prompts, read_prompts
 from loopkit.probes.registry import PROBES, Probe, find_probe
 from loopkit.probes.result import Result, load, save
+from loopkit.progress import Bars
 from loopkit.report import Page, require_matplotlib, write_page
 from loopkit.session import Model
 
@@ -97,7 +98,7 @@ def open_folder(study: Study, out: Path, force: bool) -> None:
     write_text(out / ASKED, json.dumps(asked, indent=2) + "\n")
 
 
-def run(study: Study, out: Path | None, progress: Callable[[str, int, int], None]) -> tuple[Results, list[str]]:
+def run(study: Study, out: Path | None, bars: Bars) -> tuple[Results, list[str]]:
     """All results by probe and checkpoint, and what was skipped since it does not fit; results in ``out`` are taken as they are.
 
     Models are open one at a time. Raises UsageError where the only probe does not fit.
@@ -105,7 +106,7 @@ def run(study: Study, out: Path | None, progress: Callable[[str, int, int], None
     found: Results = {}
     skipped: list[str] = []
     for label in study.checkpoints:
-        for name, result in _on_checkpoint(study, label, out, progress):
+        for name, result in _on_checkpoint(study, label, out, bars):
             if isinstance(result, Result):
                 found.setdefault(name, {})[label] = result
             else:
@@ -127,9 +128,7 @@ def finish(study: Study, results: Results, skipped: Sequence[str], out: Path, co
     return write_page(out / PAGE, Page(title, [*sections, *left_out], command))
 
 
-def _on_checkpoint(
-    study: Study, label: str, out: Path | None, progress: Callable[[str, int, int], None]
-) -> Iterator[tuple[str, Result | UsageError]]:
+def _on_checkpoint(study: Study, label: str, out: Path | None, bars: Bars) -> Iterator[tuple[str, Result | UsageError]]:
     model, prompts = None, Prompts(np.empty((0, 0)))
     for probe in study.probes:
         stem = out / label / probe.name if out else None
@@ -137,14 +136,12 @@ def _on_checkpoint(
             yield probe.name, load(probe.kind, stem)
             continue
         if model is None:
+            bars(f"loading {label}")(0, 1)
             model = session.load(study.checkpoints[label], study.backend, study.device, study.dtype)
             order(model, study.plan)  # what fits no probe is not skipped
             prompts = read_prompts(model, study.data, study.examples, study.length, study.shots, study.seed)
-
-        def watch(done: int, total: int, name: str = probe.name) -> None:
-            progress(f"{label}: {name}", done, total)
-
-        given = {"questions": prompts.questions, "seed": study.seed, "folder": stem and stem.with_name("lens"), "progress": watch}
+        folder, progress = stem and stem.with_name("lens"), bars(f"{label}: {probe.name}")
+        given = {"questions": prompts.questions, "seed": study.seed, "folder": folder, "progress": progress}
         try:
             result = _run(probe, model, prompts.ids, study, given)
         except UsageError as error:
