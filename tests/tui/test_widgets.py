@@ -2,9 +2,11 @@
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from loopkit_tui.engine import About, Loading
 from loopkit_tui.widgets.colours import change, heat
-from loopkit_tui.widgets.plot import Curves, Plot, Series, _canvas, aligned, short
+from loopkit_tui.widgets.plot import Curves, Plot, Series, _canvas, _ticks, aligned, short
 from loopkit_tui.widgets.tokens import blocks, readable, shown
 from loopkit_tui.widgets.topbar import ModelLine, millions
 from playing import until
@@ -48,6 +50,29 @@ def test_numbers_on_axes_are_short(value: float, text: str) -> None:
 )
 def test_numbers_of_an_axis_line_up_where_there_is_room(values: list[float], texts: list[str]) -> None:
     assert aligned(values) == texts
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "height", "ticks"),
+    [
+        (2.9137, 4.4003, 15, {4: "4.0", 8: "3.5", 13: "3.0"}),
+        (0.0, 1.0, 15, {0: "1.0", 3: "0.8", 6: "0.6", 8: "0.4", 11: "0.2", 14: "0.0"}),
+        (-0.5, 0.5, 12, {1: "0.4", 3: "0.2", 6: "0.0", 8: "-0.2", 10: "-0.4"}),
+        (4.0, 8.0, 3, {0: "8", 2: "4"}),
+    ],
+)
+def test_axes_show_round_numbers_where_they_belong(low: float, high: float, height: int, ticks: dict[int, str]) -> None:
+    assert _ticks(low, high, height) == ticks
+
+
+@given(st.floats(-1e6, 1e6), st.floats(1e-3, 1e6), st.integers(2, 80))
+def test_every_axis_has_a_few_numbers_and_each_its_row(low: float, size: float, height: int) -> None:
+    high = low + size
+    ticks = _ticks(low, high, height)
+    assert 2 <= len(ticks) <= 6
+    for row, text in ticks.items():
+        assert 0 <= row < height
+        assert abs(float(text) - (high - size * row / (height - 1))) <= size / (height - 1) + 0.05 * max(abs(low), abs(high))
 
 
 class Canvas(App[None]):
@@ -111,7 +136,7 @@ def test_a_curve_goes_where_its_numbers_say() -> None:
         canvas = [line[9:] for line in lines[1:-2]]
         columns = [next(i for i, mark in enumerate(line) if mark != " ") for line in canvas if line.strip()]
         assert columns == sorted(columns, reverse=True)
-        assert lines[1].split("│")[0].strip() == "9.00" and lines[-3].split("│")[0].strip() == "0.00"
+        assert [line.split("│")[0].strip() for line in (lines[3], lines[-3])] == ["8", "0"]
         assert lines[-1].split() == ["0", "step", "9"]
 
     _alone(app, script)

@@ -1,5 +1,6 @@
 """Curves in braille with axes and a legend."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -69,10 +70,17 @@ def short(value: float) -> str:
 
 
 def _ticks(low: float, high: float, height: int) -> dict[int, str]:
-    """Numbers by row, highest first: five where there is room, else three."""
-    count = 5 if height > 10 else 3 if height > 4 else 2
-    values = [high - (high - low) * k / (count - 1) for k in range(count)]
-    return {round(k * (height - 1) / (count - 1)): number for k, number in enumerate(aligned(values))}
+    """Round numbers by row, highest first, about five where there is room; the two ends where there is none."""
+    values = _round_numbers(low, high, 5 if height > 10 else 4) if height > 4 else [high, low]
+    return {round((high - value) / (high - low) * (height - 1)): number for value, number in zip(values, aligned(values), strict=True)}
+
+
+def _round_numbers(low: float, high: float, count: int) -> list[float]:
+    """The multiples from high to low of the least round step that gives no more than ``count`` steps."""
+    least = (high - low) / count
+    scale = 10.0 ** math.floor(math.log10(least))
+    step = next(each for each in (scale, 2 * scale, 2.5 * scale, 5 * scale, 10 * scale) if each >= least * (1 - 1e-9))
+    return [n * step for n in range(math.floor(high / step + 1e-9), math.ceil(low / step - 1e-9) - 1, -1)]
 
 
 def aligned(values: Sequence[float]) -> list[str]:
