@@ -111,13 +111,14 @@ def _print(found: "list[tuple[str, Accuracy | Measure]]") -> None:
     from loopkit.evaluation.harness import Measure
 
     for checkpoint, of_it in groupby(found, itemgetter(0)):
-        table = Table(title=f"{checkpoint}, with 95% intervals")
+        table = Table()
         for name in ("task", "plan", "metric"):
             table.add_column(name, overflow="fold")
         for name in ("value", "interval", "chance", "asked"):
             table.add_column(name, justify="right", no_wrap=True)
         for _, each in of_it:
             table.add_row(each.task, each.plan, *_cells(each))
+        options.console().print(f"{checkpoint}, with 95% intervals", soft_wrap=True, highlight=False, markup=False)
         options.console().print(table)
     for path, task, count in dict.fromkeys((path, each.task, each.truncated) for path, each in found if isinstance(each, Measure)):
         if count:
