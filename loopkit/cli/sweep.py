@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from loopkit.cli import options
 from loopkit.cli.progress import bars
 from loopkit.errors import UsageError
+from loopkit.progress import Progress
 
 if TYPE_CHECKING:
     from loopkit.evaluation.search import Found
@@ -69,8 +70,7 @@ def _search(model: "Model", settings: "Settings", wanted: Wanted) -> str:
                 found = event
             else:
                 where = f"round {event.round}" if event.round else "held-out questions"
-                total = sum(map(len, event.results.done.values()))
-                of(f"{where}: {event.asked} of {wanted.budget} plans")(round(event.results.share_done * total), total)
+                _show(of(f"{where}: {event.asked} of {wanted.budget} plans"), event.results)
     assert found is not None
     if wanted.as_json:
         options.print_json({"settings": asdict(settings), "budget": wanted.budget, **asdict(found)})
@@ -83,9 +83,13 @@ def _watched(steps: "Iterator[Results]") -> "Iterator[Results]":
     """The same, with a bar of the questions asked and the time left on a terminal's stderr."""
     with bars() as of:
         for results in steps:
-            total = sum(map(len, results.done.values()))
-            of("questions")(round(results.share_done * total), total)
+            _show(of("questions"), results)
             yield results
+
+
+def _show(progress: Progress, results: "Results") -> None:
+    total = sum(map(len, results.done.values()))
+    progress(round(results.share_done * total), total)
 
 
 def _write_page(model: "Model", settings: "Settings", results: "Results", out: Path) -> None:
