@@ -54,6 +54,7 @@ def context(
     curves: list[Curve] = []
     with bars() as of:
         for path in checkpoints:
+            of(f"loading {path}")(0, 1)
             model = load(path, backend, device, dtype)
             for task in (name.strip() for name in tasks.split(",")):
                 each = wanted or fitting_shots(model, task, count, seed)
@@ -95,21 +96,20 @@ def finetune(
     hardware = Hardware(chosen, where, dtype or chosen.default_dtype(where))
     tuning = Tuning(steps, rows, rate, untie)
     sizes, numbers = options.numbers(examples, "--examples"), options.numbers(seeds, "--seeds")
-    names = [each.strip() for each in tasks.split(",")]
-    points = [(size, seed) for size in sizes for seed in (numbers if size else numbers[:1])]
-    curves: list[Curve] = []
+    seeds_of = {size: numbers if size else numbers[:1] for size in sizes}
+    asked = [(path, name, task.strip()) for path, name in zip(checkpoints, _names(checkpoints), strict=True) for task in tasks.split(",")]
+    plans = {path: load(path, chosen.name, where).text() for path in checkpoints}
+    runs = [(*each, size, seed) for each in asked for size in sizes for seed in seeds_of[size]]
+    found: dict[tuple[str, str, int, int], Accuracy] = {}
     with bars() as of:
-        done, total = 0, len(checkpoints) * len(names) * len(points)
-        for path, name in zip(checkpoints, _names(checkpoints), strict=True):
-            plan = load(path, chosen.name, where).text()
-            for task in names:
-                found: dict[int, tuple[Accuracy, ...]] = {}
-                for size, seed in points:
-                    of("runs")(done, total)
-                    folder = out / name / f"{task}_{size}_seed_{seed}"
-                    found[size] = (*found.get(size, ()), finetuning(path, task, size, seed, tuning, count, folder, hardware))
-                    done += 1
-                curves.append(Curve(str(path), task, plan, tuple(Spot(size, each) for size, each in found.items())))
+        for done, (path, name, task, size, seed) in enumerate(runs):
+            of("runs")(done, len(runs))
+            folder = out / name / f"{task}_{size}_seed_{seed}"
+            found[name, task, size, seed] = finetuning(path, task, size, seed, tuning, count, folder, hardware)
+    curves = []
+    for path, name, task in asked:
+        spots = tuple(Spot(size, tuple(found[name, task, size, seed] for seed in seeds_of[size])) for size in sizes)
+        curves.append(Curve(str(path), task, plans[path], spots))
     _finish(curves, "Fine-tuning", "questions fine-tuned on", out, "finetune.html", as_json)
 
 

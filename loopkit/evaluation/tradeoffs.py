@@ -106,6 +106,7 @@ def measure(
     scores: list[list[tuple[Accuracy, ...]]] = [[] for _ in plans]
     losses: list[list[tuple[float, float]]] = [[] for _ in plans]
     for path in group.members:
+        bars(f"loading {path}")(0, 1)
         model = load(path, backend, device, dtype)
         by_task = [accuracies(model, task, plans, count, shots, seed, progress=bars(f"{task} of {path}")) for task in tasks]
         for i, plan in enumerate(plans):
