@@ -44,10 +44,16 @@ def barrier() -> None:
     mx.eval(_sum_over_processes(mx.array(0.0)))
 
 
-@lru_cache(maxsize=1)
-def _lanes() -> list[Any]:
+def _cores() -> int:
+    """What this process may use: OMP_NUM_THREADS where it is set, as in torch and in MLX's own matrix products, or else all."""
+    asked = os.environ.get("OMP_NUM_THREADS", "").partition(",")[0].strip()
+    return int(asked) if asked.isdecimal() and int(asked) else os.cpu_count() or 1
+
+
+@lru_cache
+def _lanes(number: int) -> list[Any]:
     """Streams that compute side by side, one a core: MLX runs all but matrix products on a single core."""
-    return [mx.new_thread_local_stream(mx.cpu) for _ in range(min(os.cpu_count() or 1, 8))]
+    return [mx.new_thread_local_stream(mx.cpu) for _ in range(number)]
 
 
 class Learner:
@@ -78,7 +84,7 @@ class Learner:
         self._loss = _Loss(spec, DTYPES[dtype], checkpointing, norm_scaling)
         self._compile: Callable[[Any], Any] = mx.compile if compiled else lambda function: function
         self._update = self._compile(partial(optimize.update, optimizer))
-        self.lanes = _lanes() if device == "cpu" else [mx.default_stream(mx.default_device())]
+        self.lanes = _lanes(min(_cores(), 8)) if device == "cpu" else [mx.default_stream(mx.default_device())]
         self._made: dict[tuple[Plan, int | None], Any] = {}
 
     def step(self, batch: Batch, plan: Plan, rate: float, detach_at: int | None = None) -> tuple[float, float]:

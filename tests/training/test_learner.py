@@ -148,6 +148,18 @@ def test_micro_batches_change_nothing(backend: Backend, device: str, counted: fl
     assert_close(parts.state()["first"], whole.state()["first"], 1e-6)
 
 
+def test_mlx_computes_the_same_on_one_core_and_side_by_side_on_three(mlx: Backend, monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, done = rows(SPEC, batch=7, length=128, counted=0.4), []
+    for cores in ("1", "3"):
+        monkeypatch.setenv("OMP_NUM_THREADS", cores)
+        learner = start(mlx, "cpu", SPEC, random_arrays(SPEC))
+        assert len(vars(learner)["lanes"]) == int(cores)
+        done.append((learner.step(batch, SPEC.plan, 0.0), learner.state()["first"]))
+    (one, first), (three, other) = done
+    assert one == pytest.approx(three, rel=1e-6)
+    assert_close(other, first, 1e-6)
+
+
 def test_masked_targets_do_not_count(backend: Backend, device: str) -> None:
     batch = rows(SPEC, counted=0.5)
     assert batch.loss_mask is not None
