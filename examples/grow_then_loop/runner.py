@@ -8,7 +8,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -58,8 +59,8 @@ class Runner:
         """Do what is not ``finished``; whether all of it was done. A failed job stops what needs it; Ctrl-C stops all and is raised."""
         waiting, failed = [job for job in jobs if job.name not in finished], False
         total = len(waiting)
-        try:
-            while waiting or self.running:
+        with noting_interrupts() as asked:  # at any other moment than those below, a job that has just begun could be forgotten
+            while (waiting or self.running) and not asked:
                 ready = [job for job in waiting if finished.issuperset(job.needs)]
                 for job in ready[: self.at_once - len(self.running)]:
                     waiting.remove(job)
@@ -70,12 +71,9 @@ class Runner:
                 for each in [each for each in self.running if each.process.poll() is not None]:
                     self.running.remove(each)
                     failed |= not self._end(each, finished, waiting, total)
-        except KeyboardInterrupt:
-            self._stop()
-            for each in self.running:
-                if each.process.returncode == 0:
-                    self._keep(each)
-            raise
+            if asked:
+                self._stop(asked)
+                raise KeyboardInterrupt
         for job in waiting:
             print(f"not done: {job.name} needs {', '.join(sorted(set(job.needs) - finished))}", file=sys.stderr)
         return not failed and not waiting
@@ -129,16 +127,31 @@ class Runner:
         some = "" if len(known) == len(jobs) else f" for {len(known)} of the {len(jobs)} jobs to come"
         return f"; about {spoken(sum(known) / self.at_once)} left{some}"
 
-    def _stop(self) -> None:
-        """Ask all to stop, as Ctrl-C does: a training saves where it is. A second Ctrl-C ends them at once."""
-        try:
-            for each in self.running:
-                each.process.send_signal(signal.SIGINT)
-            for each in self.running:
-                each.process.wait()
-        except KeyboardInterrupt:
-            for each in self.running:
-                each.process.kill()
+    def _stop(self, asked: Sequence[int]) -> None:
+        """Ask all to stop, as Ctrl-C does: a training saves where it is. Where a second Ctrl-C is ``asked`` it ends them at once."""
+        for each in self.running:
+            each.process.send_signal(signal.SIGINT)
+        while len(asked) < 2 and any(each.process.poll() is None for each in self.running):
+            time.sleep(POLL)
+        for each in self.running:
+            each.process.kill()  # nothing to one that has ended
+            if each.process.wait() == 0:
+                self._keep(each)
+
+
+@contextmanager
+def noting_interrupts() -> Iterator[list[int]]:
+    """Ctrl-C and a polite kill are noted in the list that this gives, and interrupt nothing; one that is ignored stays so."""
+    noted: list[int] = []
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    heard = {number: handler for number, handler in before.items() if handler is not signal.SIG_IGN}
+    for number in heard:
+        signal.signal(number, lambda number, _: noted.append(number))
+    try:
+        yield noted
+    finally:
+        for number, handler in heard.items():
+            signal.signal(number, handler)
 
 
 def times(out: Path) -> dict[str, float]:

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -31,7 +32,7 @@ from dry_run import costs  # noqa: E402
 from jobs import LOOP, Job, Story  # noqa: E402
 from measures import Value  # noqa: E402
 from rules import MISSING, NOISY, NOT_REPRODUCED, REPRODUCED, Outcome, judge, outcomes, verdict  # noqa: E402
-from runner import lock  # noqa: E402
+from runner import Runner, lock  # noqa: E402
 from sizes import SIZES, Size  # noqa: E402
 from summaries import Table, cycle  # noqa: E402
 
@@ -144,6 +145,26 @@ def test_ctrl_c_stops_it_and_says_how_to_go_on(told: Told) -> None:
     assert told.stopped.returncode == 130
     assert told.stopped.stderr
     assert told.stopped.stderr.read() == "stopped; the same command goes on\n"
+
+
+def test_a_job_that_had_just_begun_ends_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    begun = []
+
+    class Begun(subprocess.Popen[bytes]):
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            super().__init__(*arguments, **options)
+            begun.append(self)
+            signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(subprocess, "Popen", Begun)
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with lock(tmp_path) as held, pytest.raises(KeyboardInterrupt):
+            Runner(tmp_path, 1, held).run(Story(SMOKE, tmp_path, BACKEND).jobs, set())
+        assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert [process.returncode is None for process in begun] == [False]
 
 
 def test_no_finished_job_is_done_again(told: Told) -> None:
