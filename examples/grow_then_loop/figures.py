@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import summaries
-from draw import cell, grid, in_percent, line_picture, mean_and_half, number, over_last, percent, probed
+from draw import PERCENT, accuracy_picture, bounds, cell, grid, in_percent, line_picture, number, over_last, percent, percents, probed
 from jobs import LOOP, SOURCED, SWEPT
 from summaries import Table, main_source
 
@@ -13,6 +13,7 @@ from loopkit.report import Table as Rows
 
 SIDE = 4.6  # inches of a matrix that stands beside others
 VISITS = "visits done"
+SEEDS = "Mean and 95% interval over seeds, of accuracies what lies within 0 to 100%"
 
 
 def figure_1(table: Table) -> list[Block]:
@@ -24,9 +25,9 @@ def figure_1(table: Table) -> list[Block]:
         for model in table.size.models:
             cost, found = table.mean(what, model), summaries.primitives(table, model)
             if cost and found:
-                mean, half = mean_and_half(found, 100)
-                kind = table.size.models[model].kind
-                points.append(Point(table.size.label(model), next(iter(cost.values())), mean, y_error=half, group=kind))
+                mean, low, high = bounds(percents(found), PERCENT)
+                kind, error = table.size.models[model].kind, (mean - low, high - mean)
+                points.append(Point(table.size.label(model), next(iter(cost.values())), mean, y_error=error, group=kind))
         if points:
             drawn.append(picture(scatter(points, title=f"Primitives against {name}", x=name, y="accuracy, %")))
     return [tuple(drawn)] if drawn else []
@@ -65,7 +66,7 @@ def table_1(table: Table) -> list[Block]:
         "MFLOPs a token",
         "training",
     )
-    caption = "Mean and 95% interval over seeds; NLL in nats a token of held-out text; training FLOPs over the baseline's."
+    caption = f"{SEEDS}; NLL in nats a token of held-out text; training FLOPs over the baseline's."
     return [Rows(columns, rows, caption)] if rows else []
 
 
@@ -110,7 +111,7 @@ def figure_5(table: Table) -> list[Block]:
     """Accuracy and likelihood after swapping neighbours."""
     first = "first visit of the two"
     row = (
-        *line_picture(table, "swap", probed(table), "Accuracy after swapping two visits", first, "accuracy, %", in_percent),
+        *accuracy_picture(table, "swap", probed(table), "Accuracy after swapping two visits", first),
         *line_picture(table, "swap-nll", probed(table), "Likelihood after swapping two visits", first, "NLL, nats a token"),
     )
     return [row] if row else []
@@ -130,15 +131,15 @@ def figure_7(table: Table) -> list[Block]:
     """Accuracy against worked examples, a figure a task."""
     row: Row = ()
     for task in table.size.primitives:
-        row += line_picture(table, "context", probed(table), task, "worked examples in the prompt", "accuracy, %", in_percent, (task,))
-    return [row] if row else []
+        row += accuracy_picture(table, "context", probed(table), task, "worked examples in the prompt", (task,))
+    return [row[first : first + 2] for first in range(0, len(row), 2)]
 
 
 def figure_8(table: Table) -> list[Block]:
     """Accuracy against questions fine-tuned on, a figure a task."""
     row: Row = ()
     for task in table.size.tuned_tasks:
-        row += line_picture(table, "finetune", probed(table), task, "questions fine-tuned on", "accuracy, %", in_percent, (task,))
+        row += accuracy_picture(table, "finetune", probed(table), task, "questions fine-tuned on", (task,))
     return [row] if row else []
 
 
@@ -149,7 +150,7 @@ def figure_9(table: Table) -> list[Block]:
         names = [model, f"{model}+{main_source(table)}", f"{model}+{main_source(table)}{LOOP}"]
         times = "times the block runs" if model != "middle" else "times the block runs, from its own number as 1"
         title = f"{table.size.models[model].label}, primitives"
-        row += line_picture(table, "repeats", names, title, times, "accuracy, %", in_percent, table.size.primitives)
+        row += accuracy_picture(table, "repeats", names, title, times, table.size.primitives)
     return [row] if row else []
 
 
@@ -172,4 +173,4 @@ def _cooled(table: Table, names: Sequence[str]) -> list[Block]:
             words = table.mean("repeats" if name.endswith(LOOP) else "accuracy", name, table.size.word_problems, x=lambda x: x in (0, 2))
             rows.append((table.size.label(name), len(found), percent(words), percent(summaries.primitives(table, name)), percent(found)))
     columns = ("run", "seeds", "word problems, %", "primitives, %", "reasoning (mean of both), %")
-    return [Rows(columns, rows, "Mean and 95% interval over seeds; looped runs are asked with their loop.")] if rows else []
+    return [Rows(columns, rows, f"{SEEDS}; looped runs are asked with their loop.")] if rows else []

@@ -17,11 +17,13 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.axis import Axis
     from matplotlib.figure import Figure
+    from matplotlib.text import Annotation
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", "--", "-.", ":")
 WIDTH = 6.4  # inches: half a page at its full width
+NAME_OFFSET = (6.0, 4.0)  # points from a point to its name
 NUMBER_WIDTH = 0.075  # inches that a digit takes in a cell
 STYLE = {
     "figure.dpi": 100,
@@ -147,17 +149,19 @@ def scatter(
     with _style():
         figure, axes = _new(title, x, y, width, height)
         groups = list(dict.fromkeys(point.group for point in points))
+        names = []
         for point in points:
             number = groups.index(point.group)
             axes.errorbar(
                 [point.x], [point.y], xerr=_error(point.x_error), yerr=_error(point.y_error), fmt=MARKERS[number % len(MARKERS)],
                 color=_colour(number), markersize=6, capsize=2,
             )  # fmt: skip
-            axes.annotate(point.name, (point.x, point.y), xytext=(6, 4), textcoords="offset points", fontsize=8.5)
+            names.append(axes.annotate(point.name, (point.x, point.y), xytext=NAME_OFFSET, textcoords="offset points", fontsize=8.5))
         _scales(axes, log)
         axes.margins(0.15)
         if len(groups) > 1:
             axes.legend(handles=[_key(group, number) for number, group in enumerate(groups)])
+        _part(figure, names)
         return figure
 
 
@@ -239,6 +243,20 @@ def _numbers(axes: "Axes", image: Any, matrix: np.ndarray, digits: int) -> None:
         axes.text(
             column, row, f"{matrix[row, column]:.{digits}f}", ha="center", va="center", fontsize=7.5, color="white" if dark else "black"
         )
+
+
+def _part(figure: "Figure", names: "Sequence[Annotation]") -> None:
+    """Lift each name above those of lower points that it would cover."""
+    figure.draw_without_rendering()
+    placed: list[Any] = []
+    for name in sorted(names, key=lambda name: name.get_window_extent().y0):
+        box = start = name.get_window_extent()
+        for other in sorted(placed, key=lambda other: other.y0):
+            if box.overlaps(other):
+                box = box.translated(0, other.y1 - box.y0 + 1)
+        x, y = NAME_OFFSET
+        name.set_position((x, y + (box.y0 - start.y0) * 72 / figure.dpi))
+        placed.append(box)
 
 
 def _error(error: float | tuple[float, float]) -> Any:

@@ -86,6 +86,14 @@ def test_scatter_names_its_points_and_groups() -> None:
     np.testing.assert_allclose(reach, [1.8, 2.4])
 
 
+def test_names_of_points_that_lie_close_do_not_cover_each_other() -> None:
+    figure = scatter([Point(f"a name {number}", 1 + number / 100, number**2 / 100) for number in range(6)] + [Point("far", 9, 9)])
+    figure.draw_without_rendering()
+    boxes = [text.get_window_extent() for text in figure.axes[0].texts]
+    assert not any(one.overlaps(other) for number, one in enumerate(boxes) for other in boxes[:number])
+    assert figure.axes[0].texts[-1].get_position() == figure.axes[0].texts[0].get_position()  # what is alone or lowest stays
+
+
 def test_figures_leave_no_state_and_are_the_same_each_time() -> None:
     import matplotlib
 
