@@ -63,7 +63,8 @@ class Story:
     def command(self) -> str:
         """What a person types to make it."""
         backend = () if self.backend == "auto" else ("--backend", self.backend)
-        return shlex.join(["examples/grow_then_loop/run.py", self.size.name, "--out", str(self.out), *backend])
+        compiled = ("--compile",) if self.compiled else ()
+        return shlex.join(["examples/grow_then_loop/run.py", self.size.name, "--out", str(self.out), *backend, *compiled])
 
     @property
     def jobs(self) -> list[Job]:

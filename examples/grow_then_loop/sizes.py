@@ -49,7 +49,7 @@ class Size:
     tuned_steps: int = 100
     sweep_questions: int = 100
     probe_examples: int = 64
-    probe_length: int = 96
+    probe_length: int = 80
     lens: tuple[str, ...] = ("positions=32768", "texts=256")
 
     @property
