@@ -1,6 +1,6 @@
 """Endless rows of generated questions, made as arrays: no Python loop over questions where the tokenizer allows it.
 
-A row holds questions of one task, six to a document (the form of a five-shot prompt and its question), and ends where it is
+A row holds questions of one task, some to a document (the form of a prompt of worked examples and its question), and ends where it is
 full. Row k draws its questions by number from a range that is its own, so any row is had without the others.
 """
 
@@ -15,13 +15,12 @@ from loopkit.data.tasks import Split, Task, draw
 from loopkit.data.tasks.task import ANSWER, JOIN, Instances
 from loopkit.data.tokenizers import Codec, Ids
 
-PER_DOCUMENT = 6  # questions
 PER_ROW = 1 << 20  # question numbers set aside for each row
 
 
 @dataclass(frozen=True)
 class Asked:
-    """Which questions fill rows of ``length`` tokens; ``answers`` marks only their answers as targets."""
+    """Which questions fill rows of ``length`` tokens, ``per_document`` to each end of text; ``answers`` marks only answers as targets."""
 
     task: Task
     codec: Codec
@@ -29,6 +28,7 @@ class Asked:
     seed: int
     split: Split = "train"
     answers: bool = False
+    per_document: int = 6
 
     def of_rows(self, numbers: Ints, count: int) -> Instances:
         """The first ``count`` questions of each row."""
@@ -51,7 +51,7 @@ class TaskRows:
         count = self._enough
         while True:
             grid, is_answer = self._grid(self.asked.of_rows(numbers, count))
-            found = _cut(self._table, grid.reshape(len(numbers), -1), is_answer, count, self.asked.length)
+            found = _cut(self._table, grid.reshape(len(numbers), -1), is_answer, count, self.asked)
             if found is not None:
                 return found[0], found[1] if self.asked.answers else None
             count *= 2
@@ -102,10 +102,10 @@ def _grid(pieces: int, prompt: Ints, answer: Ints) -> tuple[Ints, Mask]:
     return grid, np.arange(grid.shape[1]) > prompt.shape[1]
 
 
-def _cut(table: PieceTable, grid: Ints, is_answer: Mask, count: int, length: int) -> tuple[Ids, Mask] | None:
+def _cut(table: PieceTable, grid: Ints, is_answer: Mask, count: int, asked: Asked) -> tuple[Ids, Mask] | None:
     """The first ``length + 1`` ids of each row of pieces, and whether each is an answer's; None where one is too short."""
-    columns = len(is_answer)
-    grid[:, :: columns * PER_DOCUMENT] = len(table.lengths) - 1  # documents begin with the end of the one before
+    columns, length = len(is_answer), asked.length
+    grid[:, :: columns * asked.per_document] = len(table.lengths) - 1  # documents begin with the end of the one before
     ids, lengths = table.expand(grid.reshape(-1))
     totals = lengths.reshape(len(grid), -1).sum(axis=1)
     if totals.min() <= length:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from loopkit.data.counter import Ints
-from loopkit.data.generated import PER_DOCUMENT, Asked
+from loopkit.data.generated import Asked
 from loopkit.data.packing import Mask
 from loopkit.data.tasks.task import ANSWER, JOIN, texts
 from loopkit.data.tokenizers import Ids
@@ -28,13 +28,14 @@ class TextTaskRows:
             if min(map(len, ids)) > self.asked.length:
                 stacked = np.stack([each[: self.asked.length + 1] for each in ids])
                 return stacked, np.stack([each[: self.asked.length + 1] for each in masks]) if self.asked.answers else None
-            count += PER_DOCUMENT
+            count += self.asked.per_document
 
     def _encode(self, numbers: Ints, count: int) -> tuple[list[Ids], list[Mask]]:
         """Ids and answer masks of ``count`` questions a row."""
         drawn = self.asked.of_rows(numbers, count)
         pairs = list(zip(texts(self.asked.task, drawn.prompt), texts(self.asked.task, drawn.answers), strict=True))
-        documents = [pairs[i : i + PER_DOCUMENT] for i in range(0, len(pairs), PER_DOCUMENT)]
+        size = self.asked.per_document
+        documents = [pairs[i : i + size] for i in range(0, len(pairs), size)]
         written = [JOIN.join(prompt + ANSWER + answer for prompt, answer in document) for document in documents]
         end = np.array([self.asked.codec.end_id], np.int32)
         if self.asked.answers:
@@ -52,7 +53,8 @@ class TextTaskRows:
         """Questions that most likely fill a row, whole documents."""
         prompts = texts(self.asked.task, self.asked.sample.prompt)
         shortest = min(len(ids) for ids in self.asked.codec.encode(prompts))
-        return -(-(self.asked.length // max(1, shortest) + 1) // PER_DOCUMENT) * PER_DOCUMENT
+        size = self.asked.per_document
+        return -(-(self.asked.length // max(1, shortest) + 1) // size) * size
 
 
 def _answer_characters(document: list[tuple[str, str]]) -> Mask:

@@ -38,12 +38,15 @@ class Packing:
     documents: bool = False  # number the documents of a row, for masking
     answers: bool = False  # of generated questions, count only the answers in the loss
     heldout: float = 0.01  # share of a source's documents
+    shots: int = 5  # of generated questions, worked examples ahead of the last one of a document
     limit: int | None = None  # tokens taken of each source
 
     def __post_init__(self) -> None:
         for name in ("rows", "length"):
             if getattr(self, name) < 1:
                 raise UsageError(f"{name} must be 1 or more, got {getattr(self, name)}")
+        if self.shots < 0:
+            raise UsageError(f"shots must be 0 or more, got {self.shots}")
         if self.limit is not None and self.limit < 2:
             raise UsageError(f"limit must be 2 tokens or more, got {self.limit}")
 
@@ -96,7 +99,7 @@ def _rows(source: Source, codec: Codec, packing: Packing, split: Split, cache: P
 
 
 def _task_rows(task: Task, codec: Codec, packing: Packing, split: Split) -> Rows:
-    asked = Asked(task, codec, packing.length, packing.seed, split, packing.answers)
+    asked = Asked(task, codec, packing.length, packing.seed, split, packing.answers, packing.shots + 1)
     return TextTaskRows(asked) if codec.kind == "other" else TaskRows(asked)
 
 

@@ -163,7 +163,7 @@ def _codec(recipe: Recipe, mixture: Mixture, folder: Path) -> Codec:
 
 def _packing(recipe: Recipe) -> Packing:
     data = recipe.data
-    return Packing(data.rows, data.length, recipe.train.seed, data.documents, data.answers, data.heldout)
+    return Packing(data.rows, data.length, recipe.train.seed, data.documents, data.answers, data.heldout, data.shots)
 
 
 def _training_batches(recipe: Recipe, mixture: Mixture, codec: Codec) -> Batches:

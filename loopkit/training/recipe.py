@@ -54,6 +54,7 @@ class DataPart:
     heldout: float = 0.01
     documents: bool = False  # a position attends to its own document only
     answers: bool = False  # of generated questions, only the answers count
+    shots: int = 5  # generated questions of a document ahead of its last one, as worked examples stand ahead of a question
     examples: int = 0  # fine-tune on so many questions of the mixture's tasks
     pairs: str = ""  # fine-tune on a jsonl file with prompt and answer
 

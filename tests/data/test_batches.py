@@ -180,12 +180,18 @@ def test_answers_are_what_the_loss_counts(open_mixture, form, name):
         assert answers.replace(" ", "")[:short] == expected.replace(" ", "")[:short]
 
 
-def test_rows_of_text_and_of_pieces_are_the_same(open_mixture):
-    """Both ways of making rows write the same documents."""
-    texts = [open_mixture("primitives:var-basic-0", form, length=900, rows=2).sources[0].rows(np.arange(2))[0] for form in ("byte", "bpe")]
+@pytest.mark.parametrize("shots", [0, 2, 5])
+def test_rows_of_text_and_of_pieces_are_the_same(open_mixture, shots):
+    """Both ways of making rows write the same documents, of so many worked examples and a question."""
+    texts = [
+        open_mixture("primitives:var-basic-0", form, length=900, rows=2, shots=shots).sources[0].rows(np.arange(2))[0]
+        for form in ("byte", "bpe")
+    ]
     pieces, bpe = byte_codec().decode(texts[0][0]), bpe_codec(["copy fill the blank"] * 9, 280).decode(texts[1][0])
     assert pieces[:700] == bpe[:700]
-    assert pieces.count("<|endoftext|>") > 1
+    first, *others = pieces.split("<|endoftext|>")
+    assert first == ""
+    assert {document.count("Fill in blank") for document in others[:-1]} == {shots + 1}
 
 
 def test_fine_tuning_rows():
