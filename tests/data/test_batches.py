@@ -231,3 +231,5 @@ def test_bad_packings():
             Packing(**wrong)
     with pytest.raises(UsageError, match="2 tokens or more"):
         Packing(1, 8, limit=1)
+    with pytest.raises(UsageError, match="shots must be 0 or more"):
+        Packing(1, 8, shots=-1)
