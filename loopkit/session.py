@@ -112,12 +112,15 @@ class Model:
         logits, kept = passes.forward(self.backend, self.weights, self.spec, self._ids(ids), run)
         return Trace(run.plan, logits, kept["resid"], kept["attn"], kept["mlp"])
 
-    def nll(self, ids: np.ndarray, plan: Depth = None) -> np.ndarray:
-        """Negative log-likelihood in nats of each id after the first, float32 ``[B, T - 1]``."""
+    def nll(self, ids: np.ndarray, plan: Depth = None, documents: np.ndarray | None = None) -> np.ndarray:
+        """Negative log-likelihood in nats of each id after the first, float32 ``[B, T - 1]``.
+
+        Where ``documents``, int ``[B, T]`` from 0, numbers them, a position sees its own document only.
+        """
         ids = self._ids(ids)
         if ids.shape[1] < 2:
             raise UsageError("the likelihood of a text needs at least two tokens")
-        return passes.nll(self.backend, self.weights, self.spec, ids, self.run(plan))
+        return passes.nll(self.backend, self.weights, self.spec, ids, self.run(plan), documents)
 
     def score(self, requests: Sequence[Request], plans: Sequence[Depth] = (None,), memory: int = MEMORY) -> Iterator[list[Score]]:
         """Log-likelihoods of continuations under every plan, a batch of requests at a time, longest first.

@@ -47,28 +47,29 @@ def compare(
     - loopkit compare smol --tasks primitives --shots 5 --plan 8:12x2 --data stdlib --json
     """
     from loopkit.data.tasks import named
-    from loopkit.evaluation.tradeoffs import common_mixture, groups, measure, read_mixture
+    from loopkit.evaluation.tradeoffs import groups, held_out, measure
     from loopkit.report.plots import require_matplotlib
 
     if out:
         require_matplotlib()
         options.refuse_file(out / "compare.html", force)
     found = groups(paths)
-    mixture = read_mixture(data or common_mixture(found))
+    text = held_out(found, data, rows, length)
+    mixture = str(text.mixture) if text else None
     names = named(tasks)
     entries: list[Entry] = []
     with bars() as of:
         for group in found:
             entries += measure(
-                group, (None, *(plan or [])), names, count=count, shots=shots, seed=seed, mixture=mixture, rows=rows, length=length,
+                group, (None, *(plan or [])), names, count=count, shots=shots, seed=seed, text=text, length=length,
                 backend=backend, device=device, dtype=dtype, bars=of,
             )  # fmt: skip
     if out:
         _write(entries, out)
     if as_json:
-        options.print_json({"data": str(mixture) if mixture else None, "entries": [_plain(each) for each in entries]})
+        options.print_json({"data": mixture, "entries": [_plain(each) for each in entries]})
     else:
-        _print(entries, str(mixture) if mixture else None)
+        _print(entries, mixture)
 
 
 def _plain(each: "Entry") -> dict[str, object]:

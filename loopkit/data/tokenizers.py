@@ -1,7 +1,7 @@
 """Tokenizers for training: bytes, one token a word, BPE trained on the data, or a checkpoint's own.
 
 All are ``tokenizers.Tokenizer`` inside, so that a checkpoint folder carries them as tokenizer.json. Those made here give
-``<|endoftext|>`` id 0; it begins and ends every document.
+``<|endoftext|>`` id 0; it begins and ends every document, and a prompt begins with it.
 """
 
 import json
@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
 from loopkit.errors import LoopkitError, UsageError
 
@@ -109,7 +109,7 @@ def bpe_codec(texts: Iterable[str], vocab_size: int) -> Codec:
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())  # the library's own order is not always the same
     trainer = trainers.BpeTrainer(vocab_size=vocab_size, special_tokens=[END], initial_alphabet=alphabet, show_progress=False)
     core.train_from_iterator(texts, trainer)
-    return Codec(core, 0)
+    return Codec(_begun(core), 0)
 
 
 def checkpoint_codec(folder: Path) -> Codec:
@@ -136,7 +136,7 @@ def _byte_core() -> Tokenizer:
     core.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     core.decoder = decoders.ByteLevel()
     core.add_special_tokens([AddedToken(END, special=True)])
-    return core
+    return _begun(core)
 
 
 def _byte_symbols() -> list[str]:
@@ -152,12 +152,19 @@ def _word_core(words: Iterable[str]) -> Tokenizer:
     fixes = [decoders.Replace(Regex(pattern), content) for pattern, content in _DECODE]
     core.decoder = decoders.Sequence([decoders.WordPiece("##", cleanup=False), decoders.Fuse(), *fixes])
     core.add_special_tokens([AddedToken(END, special=True)])
+    return _begun(core)
+
+
+def _begun(core: Tokenizer) -> Tokenizer:
+    """The tokenizer, now putting the end of text ahead of what it is asked to encode with special tokens: so all documents begin."""
+    core.post_processor = processors.TemplateProcessing(single=f"{END} $A", pair=f"{END} $A $B", special_tokens=[(END, 0)])
     return core
 
 
 def _shape(core: Tokenizer) -> dict[str, Any]:
-    """Everything about a tokenizer but a word list."""
+    """What makes the ids of a text, but for a word list."""
     shape: dict[str, Any] = json.loads(core.to_str())
+    del shape["post_processor"]
     if shape["model"]["type"] == "WordLevel":
         del shape["model"]["vocab"]
     return shape

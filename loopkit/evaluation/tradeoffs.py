@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -79,10 +79,34 @@ def groups(paths: Sequence[Path]) -> list[Group]:
     return found
 
 
-def common_mixture(found: Sequence[Group]) -> str | None:
-    """The training mixture of all groups, where all are runs with the same."""
-    mixes = {RunFolder(path).recipe.data.mix if (path / "config.toml").exists() else None for group in found for path in group.members}
-    return mixes.pop() if len(mixes) == 1 else None
+@dataclass(frozen=True)
+class HeldOut:
+    """Text that NLL is measured on: the first ``rows`` held-out rows of a mixture, as ``packing`` lays them out."""
+
+    mixture: Mixture
+    rows: int
+    packing: Packing
+
+
+def held_out(found: Sequence[Group], mix: str | None, rows: int, length: int) -> HeldOut | None:
+    """Rows of ``length`` tokens of a mixture, by default that of the groups' runs; None where these differ or are no runs.
+
+    Documents are laid out as the runs' recipes say (data.documents, shots and answers) where that is the same for all, else as recipes do
+    that say nothing. Raises UsageError on a mixture that cannot be read.
+    """
+    members = [path for group in found for path in group.members]
+    recipes = [RunFolder(path).recipe.data for path in members if (path / "config.toml").exists()]
+    layouts = {(each.documents, each.shots, each.answers) for each in recipes}
+    mixes = {each.mix for each in recipes} if len(recipes) == len(members) else set()
+    if mix is None and len(mixes) != 1:
+        return None
+    mixture = parse_mixture(mixes.pop() if mix is None else mix)
+    mixture.check()
+    packing = Packing(AT_ONCE, length)
+    if len(layouts) == 1:
+        documents, shots, answers = layouts.pop()
+        packing = replace(packing, documents=documents, shots=shots, answers=answers)
+    return HeldOut(mixture, rows, packing)
 
 
 def measure(
@@ -93,16 +117,14 @@ def measure(
     count: int = 100,
     shots: int = 0,
     seed: int = 0,
-    mixture: Mixture | None = None,
-    rows: int = 64,
+    text: HeldOut | None = None,
     length: int = 256,
     backend: str = "auto",
     device: str | None = None,
     dtype: str | None = None,
     bars: Bars = silent,
 ) -> Iterator[Entry]:
-    """An entry for each plan. ``mixture`` is what ``rows`` held-out rows of ``length`` tokens are taken from, if any; inference costs
-    are for that length, too."""
+    """An entry for each plan, with its NLL on ``text``, if any; inference costs are for sequences of ``length`` tokens."""
     scores: list[list[tuple[Accuracy, ...]]] = [[] for _ in plans]
     losses: list[list[tuple[float, float]]] = [[] for _ in plans]
     for path in group.members:
@@ -111,8 +133,8 @@ def measure(
         by_task = [accuracies(model, task, plans, count, shots, seed, progress=bars(f"{task} of {path}")) for task in tasks]
         for i, plan in enumerate(plans):
             scores[i].append(tuple(found[i] for found in by_task))
-            if mixture:
-                losses[i].append(heldout(model, plan, mixture, rows, length, bars(f"held-out text of {path}")))
+            if text:
+                losses[i].append(nll(model, plan, text, bars(f"held-out text of {path}")))
     for i, plan in enumerate(plans):
         yield Entry(
             group.name,
@@ -128,18 +150,20 @@ def measure(
         )
 
 
-def heldout(model: Model, plan: str | None, mixture: Mixture, rows: int, length: int, progress: Progress = quiet) -> tuple[float, float]:
-    """Mean negative log-likelihood in nats a token of the mixture's held-out part, and in bits a byte of its text."""
+def nll(model: Model, plan: str | None, text: HeldOut, progress: Progress = quiet) -> tuple[float, float]:
+    """Mean negative log-likelihood of held-out text, in nats a token and in bits a byte."""
     codec = checkpoint_codec(model.checkpoint.path)
-    batches = open_batches(mixture, codec, Packing(AT_ONCE, min(length, model.spec.max_position_embeddings)), "evaluation")
+    length = min(text.packing.length, model.spec.max_position_embeddings - 1)  # the last token of a row is a target only
+    batches = open_batches(text.mixture, codec, replace(text.packing, length=length), "evaluation")
     total = tokens = size = 0.0
-    steps = math.ceil(rows / AT_ONCE)
+    steps = math.ceil(text.rows / AT_ONCE)
     for number in range(steps):
         progress(number, steps)
         batch = batches.at(number)
-        nll = model.nll(np.concatenate([batch.ids, batch.targets[:, -1:]], axis=1), plan)
-        counts = np.ones(nll.shape, bool) if batch.loss_mask is None else batch.loss_mask
-        total, tokens = total + float(nll[counts].sum()), tokens + int(counts.sum())
+        documents = None if batch.documents is None else np.pad(batch.documents, ((0, 0), (0, 1)), "edge")
+        found = model.nll(np.concatenate([batch.ids, batch.targets[:, -1:]], axis=1), plan, documents)
+        counts = np.ones(found.shape, bool) if batch.loss_mask is None else batch.loss_mask
+        total, tokens = total + float(found[counts].sum()), tokens + int(counts.sum())
         size += sum(len(codec.decode(row[mask]).encode()) for row, mask in zip(batch.targets, counts, strict=True))
     progress(steps, steps)
     return total / tokens, total / math.log(2) / max(size, 1)
@@ -159,15 +183,6 @@ def partners(entries: Sequence[Entry]) -> list[dict[str, list[int]]]:
         }
         for i, each in enumerate(entries)
     ]
-
-
-def read_mixture(text: str | None) -> Mixture | None:
-    """The mixture of a text, checked. Raises UsageError."""
-    if text is None:
-        return None
-    mixture = parse_mixture(text)
-    mixture.check()
-    return mixture
 
 
 def _training_flops(path: Path) -> float | None:

@@ -34,7 +34,7 @@ def test_bytes_round_trip(text):
     [ids] = codec.encode([text])
     assert ids.tolist() == [byte + 1 for byte in text.encode()]
     assert codec.decode(ids) == text
-    assert codec.core.encode(text).ids == ids.tolist() or END in text  # the saved tokenizer does the same
+    assert codec.core.encode(text).ids == [0, *ids.tolist()] or END in text  # the saved tokenizer reads it as a document
 
 
 @settings(max_examples=60, deadline=None)

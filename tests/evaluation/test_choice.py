@@ -1,4 +1,5 @@
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -7,7 +8,7 @@ import loopkit
 from loopkit.checkpoint.folder import write_folder
 from loopkit.checkpoint.initial import initialize
 from loopkit.data.tasks import Question, few_shot, find
-from loopkit.data.tokenizers import byte_codec
+from loopkit.data.tokenizers import byte_codec, word_codec
 from loopkit.errors import LoopkitError, UsageError
 from loopkit.evaluation.choice import accuracies, answer, request
 from loopkit.session import Model
@@ -66,6 +67,15 @@ def test_options_share_what_they_can(model: Model) -> None:
     assert found.prompt == tuple(model.tokenizer.encode("a b"))
 
 
+def test_an_option_needs_tokens_of_its_own(tmp_path: Path) -> None:
+    word_codec(["a", "b"]).save(tmp_path)
+    spec = preset("nano")
+    model = loopkit.load(write_folder(tmp_path / "model", spec, initialize(spec), tokenizer=tmp_path))
+    assert request(model, Question("", ("a", "b"), 0)).prompt == (0,)
+    with pytest.raises(UsageError, match="no tokens of its own"):
+        request(model, Question("a", ("", "b"), 0))
+
+
 def test_the_right_answer_is_right_wherever_it_stands(model: Model) -> None:
     options = ("a", "b", "c")
     likeliest = int(np.argmax([obvious(model, "x", " " + option, None) for option in options]))
@@ -85,7 +95,5 @@ def test_mistakes(model: Model) -> None:
         accuracies(model, "copy-wrods")
     with pytest.raises(UsageError, match="at least one question"):
         accuracies(model, "copy-words", count=0)
-    with pytest.raises(UsageError, match="no tokens of its own"):
-        request(model, Question("", ("a", "b"), 0))
     with pytest.raises(LoopkitError, match="positions"):
         accuracies(model, "copy-words", count=1, shots=200)

@@ -18,7 +18,7 @@ from loopkit.data.tokenizers import checkpoint_codec
 from loopkit.errors import LoopkitError
 from loopkit.evaluation.choice import accuracies
 from loopkit.evaluation.statistics import mean_interval, student_t
-from loopkit.evaluation.tradeoffs import common_mixture, groups, heldout, measure, partners
+from loopkit.evaluation.tradeoffs import HeldOut, groups, held_out, measure, nll, partners
 from loopkit.evaluation.tradeoffs_page import short_names, table
 from loopkit.training.events import Step
 from loopkit.training.folder import RunFolder
@@ -43,12 +43,13 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_entries_are_what_each_run_says_alone(runs: Path) -> None:
     (group,) = groups([runs / "base"])
     assert [path.name for path in group.members] == ["seed_0", "seed_1"]
-    mixture = parse_mixture(f"primitives:{TASK}")
-    entries = list(measure(group, [None, "1:3x2"], [TASK], count=20, seed=3, mixture=mixture, rows=8, length=48, backend="torch"))
+    text = held_out([group], None, 8, 48)
+    assert text is not None
+    entries = list(measure(group, [None, "1:3x2"], [TASK], count=20, seed=3, text=text, length=48, backend="torch"))
     model = loopkit.load(runs / "base/seed_1", "torch")
     for entry, plan in zip(entries, (None, "1:3x2"), strict=True):
         assert entry.accuracies[1] == tuple(accuracies(model, TASK, [plan], 20, 0, 3))
-        assert entry.nll[1], entry.bits[1] == heldout(model, plan, mixture, 8, 48)
+        assert (entry.nll[1], entry.bits[1]) == nll(model, plan, text)
         assert entry.unique == cost.parameters(model.spec)
         visits = model.resolve(plan)
         assert entry.inference == pytest.approx(np.mean([cost.token_flops(model.spec, visits, seen) for seen in range(1, 49)]))
@@ -57,16 +58,23 @@ def test_entries_are_what_each_run_says_alone(runs: Path) -> None:
     assert entries[0].training == last["flops"]
 
 
-def test_nll_is_that_of_the_held_out_rows(runs: Path) -> None:
+@pytest.mark.parametrize("documents", [False, True])
+def test_nll_is_that_of_the_held_out_rows(runs: Path, documents: bool) -> None:
+    """With documents, that of each of them alone."""
     model, mixture = loopkit.load(runs / "looped", "torch"), parse_mixture(f"primitives:{TASK}")
-    nll, bits = heldout(model, None, mixture, 8, 48)
-    batch = open_batches(mixture, checkpoint_codec(model.checkpoint.path), Packing(8, 48), "evaluation").at(0)
-    logits = model.logits(batch.ids).astype(np.float64)
-    losses = np.log(np.exp(logits).sum(-1)) - np.take_along_axis(logits, batch.targets[..., None].astype(int), -1)[..., 0]
-    counts = np.ones(losses.shape, bool) if batch.loss_mask is None else batch.loss_mask
-    assert nll == pytest.approx(losses[counts].mean(), abs=1e-5)
-    text = sum(len(model.tokenizer.decode(row[mask].tolist()).encode()) for row, mask in zip(batch.targets, counts, strict=True))
-    assert bits == pytest.approx(losses[counts].sum() / np.log(2) / text, rel=0.02)  # end-of-text tokens are no bytes
+    packing = Packing(8, 60, documents=documents, shots=0)
+    mean, bits = nll(model, None, HeldOut(mixture, 8, packing))
+    batch = open_batches(mixture, checkpoint_codec(model.checkpoint.path), packing, "evaluation").at(0)
+    losses = np.empty(batch.ids.shape)
+    for row, ids in enumerate(batch.ids):
+        starts = [0, *(np.flatnonzero(ids[1:] == 0) + 1)] if documents else [0]
+        for start, end in zip(starts, [*starts[1:], len(ids)], strict=True):
+            logits = model.logits(ids[None, start:end])[0].astype(np.float64)
+            right = logits[np.arange(end - start), batch.targets[row, start:end]]
+            losses[row, start:end] = np.log(np.exp(logits).sum(-1)) - right
+    assert mean == pytest.approx(losses.mean(), abs=1e-5)
+    text = sum(len(model.tokenizer.decode(row.tolist()).encode()) for row in batch.targets)
+    assert bits == pytest.approx(losses.sum() / np.log(2) / text, rel=0.02)  # end-of-text tokens are no bytes
 
 
 def test_partners_cost_the_same(runs: Path) -> None:
@@ -88,8 +96,21 @@ def test_a_checkpoint_has_no_training_flops(runs: Path) -> None:
     assert path is not None
     (entry,) = measure(groups([path])[0], [None], [TASK], count=5, backend="torch")
     assert entry.training is None
-    assert common_mixture(groups([path, runs / "looped"])) is None
-    assert common_mixture(groups([runs / "base", runs / "looped"])) == f"primitives:{TASK}"
+    assert held_out(groups([path, runs / "looped"]), None, 8, 48) is None
+    common = held_out(groups([runs / "base", runs / "looped"]), None, 8, 48)
+    assert common is not None
+    assert str(common.mixture) == f"primitives:{TASK}"
+
+
+def test_text_is_laid_out_as_all_runs_train_on_it(tmp_path: Path) -> None:
+    for name, more in (("a", ["data.documents=true", "data.shots=0"]), ("b", ["data.documents=true", "data.shots=0"]), ("c", [])):
+        RunFolder(tmp_path / name).create(small(*more))
+    alike = held_out(groups([tmp_path / "a", tmp_path / "b"]), None, 8, 48)
+    mixed = held_out(groups([tmp_path / "a", tmp_path / "c"]), f"primitives:{TASK}", 8, 48)
+    assert alike is not None
+    assert mixed is not None
+    assert (alike.packing.documents, alike.packing.shots) == (True, 0)
+    assert (mixed.packing.documents, mixed.packing.shots) == (False, 5)
 
 
 def test_the_command_writes_its_page_once(runs: Path, tmp_path: Path) -> None:

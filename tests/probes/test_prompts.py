@@ -28,8 +28,9 @@ def test_text_is_cut_and_the_halves_are_apart(reader: Model, texts: str) -> None
     found = read_prompts(reader, texts, 6, 32)
     assert found.ids.shape == (6, 32)
     assert found.questions == ()
-    heads = [reader.tokenizer.decode(row.tolist())[:12] for row in found.ids]
-    trained = [reader.tokenizer.decode(row.tolist())[:12] for row in training_ids(reader, texts, 20, 32)]
+    assert (found.ids[:, 0] == 0).all()  # a document begins with the end of the one before
+    heads = [reader.tokenizer.decode(row[1:].tolist())[:12] for row in found.ids]
+    trained = [reader.tokenizer.decode(row[1:].tolist())[:12] for row in training_ids(reader, texts, 20, 32)]
     assert all(int(head[-3:]) % 2 == 0 for head in heads)
     assert {int(head[-3:]) for head in trained} == set(range(1, 40, 2))
     np.testing.assert_array_equal(read_prompts(reader, texts, 6, 32).ids, found.ids)
