@@ -49,7 +49,7 @@ class Size:
         return Batch(ids[:, :-1].copy(), ids[:, 1:].copy())
 
 
-SIZES = {"cpu": Size("cpu", "float32", "micro", 8, 256), "cuda": Size("cuda", "bfloat16", "smollm-360m", 8, 2048)}
+SIZES = {"cpu": Size("cpu", "float32", "micro", 8, 256), "cuda": Size("cuda", "bfloat16", "smollm-360m", 4, 2048)}
 
 
 def loopkit(size: Size, backend: str, compiled: bool) -> Take:

@@ -152,3 +152,10 @@ def test_initial_weights_depend_on_name_and_seed_alone() -> None:
     assert not np.array_equal(initialize(SPEC, 2)["model.embed_tokens.weight"], shallow["model.embed_tokens.weight"])
     assert shallow["model.layers.0.mlp.up_proj.weight"].std() == pytest.approx(SPEC.hidden_size**-0.5, rel=0.05)
     assert (shallow["model.norm.weight"] == 1).all()
+
+
+def test_layers_can_begin_smaller() -> None:
+    plain, small = initialize(SPEC, 1), initialize(SPEC, 1, 0.25)
+    for name, array in plain.items():
+        matrix = name.startswith("model.layers.") and array.ndim == 2
+        np.testing.assert_allclose(small[name], array / 4 if matrix else array, rtol=1e-6, err_msg=name)

@@ -9,12 +9,16 @@ import numpy as np
 from loopkit.spec import Spec
 
 
-def initialize(spec: Spec, seed: int = 0) -> dict[str, np.ndarray]:
+def initialize(spec: Spec, seed: int = 0, layers: float = 1.0) -> dict[str, np.ndarray]:
     """Float32 arrays by name: norms 1, biases 0, matrices normal with std 1/sqrt(hidden size), as SmolLM trained.
 
-    Each array depends on seed and its own name alone.
+    The std of the layers' matrices is multiplied by ``layers``. Each array depends on seed and its own name alone.
     """
-    return {name: _initial(name, shape, spec.hidden_size**-0.5, seed) for name, shape in spec.shapes().items()}
+    std = spec.hidden_size**-0.5
+    return {
+        name: _initial(name, shape, std * layers if name.startswith("model.layers.") else std, seed)
+        for name, shape in spec.shapes().items()
+    }
 
 
 def _initial(name: str, shape: tuple[int, ...], std: float, seed: int) -> np.ndarray:

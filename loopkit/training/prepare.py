@@ -96,7 +96,7 @@ def initial_state(job: Job) -> State:
         arrays = {name: checkpoint.arrays[name].astype("float32") for name in checkpoint.spec.shapes()}
         weights = grow_arrays(arrays, checkpoint.spec.plan) if part.untie else arrays
     else:
-        weights = initialize(spec, job.recipe.train.seed)
+        weights = initialize(spec, job.recipe.train.seed, part.init_scale)
     zeros = {name: array * 0 for name, array in weights.items()}
     return {"weights": weights, "first": zeros, "second": dict(zeros)}
 
@@ -130,6 +130,8 @@ def _initial_spec(part: ModelPart) -> Spec:
         raise UsageError(f"model.{named[0]} cannot be set beside model.init_from, which decides all sizes; leave it out")
     if part.norm_scaling:
         raise UsageError("model.norm_scaling is for models trained from scratch; it cannot be added to model.init_from")
+    if part.init_scale != 1:
+        raise UsageError("model.init_scale is for models trained from scratch; leave it out beside model.init_from")
     checkpoint = open_folder(part.init_from)
     if checkpoint.quantized:
         raise LoopkitError(f"{part.init_from} is quantized and cannot be trained; start from the original checkpoint")
@@ -202,6 +204,8 @@ def _check_numbers(recipe: Recipe) -> None:
     schedule, train = recipe.schedule, recipe.train
     if recipe.data.rows % train.micro_batches or train.micro_batches < 1:
         raise UsageError(f"data.rows {recipe.data.rows} must be a multiple of train.micro_batches {train.micro_batches}")
+    if recipe.model.init_scale <= 0:
+        raise UsageError(f"model.init_scale must be above 0, got {recipe.model.init_scale}")
     if schedule.rate <= 0:
         raise UsageError(f"schedule.rate must be above 0, got {schedule.rate}")
     for name in ("evaluate_every", "save_every", "keep", "sample_tokens"):

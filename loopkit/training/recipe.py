@@ -29,6 +29,7 @@ class ModelPart:
     tie_word_embeddings: bool = True
     qk_norm: bool = False
     norm_scaling: bool = False  # LayerNorm scaling: both pre-norms times 1/sqrt(depth)
+    init_scale: float = 1.0  # the layers' matrices begin with a standard deviation of this over sqrt(hidden_size)
     init_from: str = ""  # a checkpoint to start from; it decides all sizes
     untie: bool = False  # give every visit of a looped init_from a layer of its own
 

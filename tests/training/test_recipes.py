@@ -111,6 +111,14 @@ def test_norm_scaling_is_folded_into_what_others_see(tmp_path: Path, hardware: H
     assert (arrays["model.norm.weight"] == 1).all()
 
 
+def test_layers_begin_as_the_recipe_says(tmp_path: Path, hardware: Hardware) -> None:
+    quiet = ["schedule.rate=1e-30", "train.seed=3"]
+    for scale in (1, 0.25):
+        steps(override(TINY, [*quiet, f"model.init_scale={scale}"]), tmp_path / str(scale), hardware)
+    plain, small = (open_folder(tmp_path / str(scale)).arrays["model.layers.2.mlp.up_proj.weight"] for scale in (1, 0.25))
+    np.testing.assert_allclose(small, plain / 4, rtol=1e-5)
+
+
 @pytest.mark.parametrize("operator", ["lidas", "midas", "stack", "between", "gstack", "layers:0,1,1,0"])
 def test_every_operator_grows_to_the_layout(tmp_path: Path, hardware: Hardware, operator: str) -> None:
     found = steps(override(TINY, [f"growth.operator={operator}", "growth.block=2"]), tmp_path / "run", hardware)

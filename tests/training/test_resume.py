@@ -204,6 +204,7 @@ def test_a_loss_that_explodes_stops_the_run_with_its_checkpoint_kept(tmp_path: P
         ("train.recurrence=2:4", "bad part"),
         ("train.micro_batches=3", "must be a multiple of train.micro_batches"),
         ("schedule.rate=0", "schedule.rate must be above 0"),
+        ("model.init_scale=0", "model.init_scale must be above 0"),
         ("schedule.warmup=100", "warmup must be from 0"),
         ("schedule.kind=linear", "no schedule 'linear'"),
         ("optimizer.kind=sgd", "no optimizer 'sgd'; optimizers are adamw, muon"),
