@@ -26,6 +26,8 @@ SOME = (
     "addition-16",
     "recall-0",
     "recall-2",
+    "recall-basic-1",
+    "recall-code-0",
     "arithmetic-2",
     "word-problem-2",
     "substitution-2",
@@ -150,12 +152,14 @@ def test_addition_structure(operands, seed):
 
 
 @settings(max_examples=40, deadline=None)
-@given(st.integers(0, 4), st.integers(0, 2**31), st.integers(0, 2**30))
-def test_recall_structure(depth, seed, number):
-    """Variables and values, then each once more as what it is worth; what is asked may be any of them."""
-    [question] = questions(find(f"recall-{depth}"), "train", seed, 1, number)
-    *words, asked = question.prompt.split(" ")
+@given(st.integers(0, 4), st.sampled_from(["", "-basic", "-math", "-code"]), st.integers(0, 2**31), st.integers(0, 2**30))
+def test_recall_structure(depth, style, seed, number):
+    """Variables and values, then each once more as what it is worth; what is asked may be any of them. Signs are those of assignment."""
+    [question] = questions(find(f"recall{style}-{depth}"), "train", seed, 1, number)
+    equals, end_line = {"": (" ", " "), "-basic": ("=", "\n"), "-math": ("=", ","), "-code": (" = ", "\n")}[style]
+    *words, asked = re.findall(r"\w+", question.prompt)
     pairs = list(zip(words[::2], words[1::2], strict=True))
+    assert question.prompt == end_line.join(equals.join(pair) for pair in [*pairs, (asked, "")]).rstrip()
     count = 5 * (depth + 1)
     values: dict[str, str] = {}
     for left, right in pairs[:count]:

@@ -1,30 +1,53 @@
 """Recall of many values: variables and what they are worth, then each once more in another order; at last one is asked. Five options.
 
 ``recall-0`` is ``a 3 b 8 c 1 d 5 e 7 d 5 a 3 e 7 c 1 b 8 c``, to be continued with 1; with a depth, variables stand for others
-(``f b``) and are still stated with their values (``f 8``). As text it is multi-query associative recall (Arora et al. 2023, *Zoology*):
+(``f b``) and are still stated with their values (``f 8``). ``recall-basic``, ``recall-math`` and ``recall-code`` have the signs of
+assignment in those styles (``a=3,b=8,``). As text it is multi-query associative recall (Arora et al. 2023, *Zoology*):
 a model that reads it all is taught to look values up by a quarter of its tokens, where ``var-basic`` teaches that by one.
 """
 
 import numpy as np
 
 from loopkit.data.counter import Bits, Ints, below, distinct, shuffled
-from loopkit.data.tasks.assignment import NAMES, VALUES, WIDTH
+from loopkit.data.tasks.assignment import BASIC, CODE, MATH, NAMES, VALUES, WIDTH
 from loopkit.data.tasks.registry import number_of, register
 from loopkit.data.tasks.task import Instances, Task
 from loopkit.errors import UsageError
 
-PIECES = (" ", *VALUES, *NAMES)
-_SPACE, _VALUES = 0, 1
+_EQUALS, _END_LINE, _ASK, _VALUES = range(4)
 
 
 @register("recall", "recall-0", "recall-1")
 def recall(number: int | None) -> Task:
-    """Variables ``number`` levels deep."""
-    depth = number_of("recall", number, 0)
+    """Variables ``number`` levels deep, nothing but spaces between them and their values."""
+    return _recall("recall", " ", " ", number)
+
+
+@register("recall-basic", "recall-basic-0", "recall-basic-1")
+def recall_basic(number: int | None) -> Task:
+    """The same with the signs of ``var-basic``."""
+    return _recall("recall-basic", BASIC.equals, BASIC.end_line, number)
+
+
+@register("recall-math", "recall-math-0", "recall-math-1")
+def recall_math(number: int | None) -> Task:
+    """The same with the signs of ``var-math``."""
+    return _recall("recall-math", MATH.equals, MATH.end_line, number)
+
+
+@register("recall-code", "recall-code-0", "recall-code-1")
+def recall_code(number: int | None) -> Task:
+    """The same with the signs of ``var-code``."""
+    return _recall("recall-code", CODE.equals, CODE.end_line, number)
+
+
+def _recall(family: str, equals: str, end_line: str, number: int | None) -> Task:
+    depth = number_of(family, number, 0)
     count = WIDTH * (depth + 1)
     if count > len(NAMES):
-        raise UsageError(f"recall-{depth} needs more variables than the {len(NAMES)} letters; at most recall-{len(NAMES) // WIDTH - 1}")
-    return Task(f"recall-{depth}", PIECES, 2 * count + 1 + WIDTH * depth + len(VALUES), lambda random: _make(random, depth))
+        raise UsageError(f"{family}-{depth} needs more variables than the {len(NAMES)} letters; at most {family}-{len(NAMES) // WIDTH - 1}")
+    draws, pieces = 2 * count + 1 + WIDTH * depth + len(VALUES), (equals, end_line, equals.rstrip(), *VALUES, *NAMES)
+    return Task(f"{family}-{depth}", pieces, draws, lambda random: _make(random, depth))
 
 
 def _make(random: Bits, depth: int) -> Instances:
@@ -47,6 +70,8 @@ def _make(random: Bits, depth: int) -> Instances:
 
 
 def _prompt(left: Ints, right: Ints) -> Ints:
-    """``x v `` for each but the last, which is asked."""
-    space = np.full_like(left, _SPACE)
-    return np.stack([left, space, right, space], axis=2).reshape(len(left), -1)[:, :-3]
+    """A name, a sign, what it is worth, an end of line; the last is asked."""
+    equals, end_line = np.full_like(left, _EQUALS), np.full_like(left, _END_LINE)
+    rows: Ints = np.stack([left, equals, right, end_line], axis=2).reshape(len(left), -1)[:, :-2]
+    rows[:, -1] = _ASK
+    return rows
