@@ -26,7 +26,8 @@ class Size:
     """Depth and block in layers; tasks by what they measure; how many questions, seeds and examples.
 
     ``maths`` are sources of maths text for the cooldown by name, the first of them that of the paper's table 3; they make up the
-    share ``maths_share`` of the cooldown's mixture, the recipe's own mixture the rest. ``lens`` are settings of the tuned lens.
+    share ``maths_share`` of the cooldown's mixture, the recipe's own mixture the rest. ``lens`` are settings of the tuned lens. A prompt of
+    ``probe_length`` tokens is one question where documents hold no more.
     """
 
     name: str
@@ -144,7 +145,8 @@ _ALL = (
         word_problems=("word-problem-2",),
         maths=GENERATED,
         tuned_tasks=("var-code-0", "var-code-1"),
-        probe_task="copy-words-32",
+        probe_task="var-basic-1",
+        probe_length=53,
     ),
     Size(
         name="laptop",
@@ -157,7 +159,7 @@ _ALL = (
         tuned_tasks=("var-code-1", "var-code-2"),
         probe_task="var-math-1",
         context_shots=(0, 1, 2, 4),
-        probe_length=192,
+        probe_length=45,
     ),
     Size(
         name="gpu",
@@ -170,7 +172,7 @@ _ALL = (
         tuned_tasks=("var-code-1",),
         probe_task="var-math-1",
         context_shots=(0, 1, 2, 4),
-        probe_length=192,
+        probe_length=45,
     ),
     *(
         Size(
