@@ -67,6 +67,8 @@ def test_untying_starts_from_the_same_function(looped: Path, tmp_path: Path, har
     assert not np.array_equal(moved["model.layers.1.mlp.up_proj.weight"], moved["model.layers.2.mlp.up_proj.weight"])
     with pytest.raises(UsageError, match=r"model\.untie needs a looped checkpoint"):
         begin(override(base, [f"model.init_from={tmp_path / 'untied'}", "model.untie=true"]), RunFolder(tmp_path / "no"), hardware)
+    with pytest.raises(UsageError, match=r"model\.init_scale is for models trained from scratch"):
+        begin(override(base, ["model.init_scale=0.5"]), RunFolder(tmp_path / "no"), hardware)
 
 
 @pytest.mark.parametrize("setting", ["data.examples=8", "data.pairs={pairs}"])
