@@ -4,6 +4,7 @@ Eager, a visit's four products wait for small operations and each other's thread
 parallel region with all that lies between them (docs/speed).
 """
 
+import warnings
 from functools import lru_cache
 
 import torch
@@ -37,8 +38,11 @@ class Decoder:
             mark_dynamic(part_BGSK, 2)
         try:
             return _compiled()(x_BTD, w, spec, rotary, slot)
-        except (exc.TorchDynamoException, exc.FailOnRecompileLimitHit):  # no C++ compiler, or many models of other sizes before this one
+        except (exc.TorchDynamoException, exc.FailOnRecompileLimitHit) as error:  # no C++ compiler, or many models of other sizes
             self.eager_tokens = float("inf")
+            reason = getattr(error, "inner_exception", error)
+            first = str(reason).partition("\n")[0]
+            warnings.warn(f"decoding stays eager, which is slower: compiling failed ({type(reason).__name__}: {first})", stacklevel=2)
             return _plain_visit(x_BTD, w, spec, rotary, slot)
 
 

@@ -16,6 +16,8 @@ from loopkit.run import Run
 from loopkit.sampling import Sampling
 from loopkit.spec import Spec
 
+pytestmark = pytest.mark.filterwarnings("error:decoding stays eager")  # shows why, where compiling fails
+
 SPEC = Spec(48, 96, 6, 2, 16, 101, "3")
 FAMILIES = {
     "grouped heads": SPEC,
@@ -91,7 +93,8 @@ def test_no_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     weights = backend.put(random_arrays(SPEC), "cpu", "float32")
     monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # nothing compiled earlier is at hand
     decoder, before = decode.Decoder(0), tries()
-    with torch._inductor.config.patch({"cpp.cxx": (str(tmp_path / "g++"),)}):
+    no_compiler = torch._inductor.config.patch({"cpp.cxx": (str(tmp_path / "g++"),)})
+    with no_compiler, pytest.warns(match=r"eager, which is slower: compiling failed \(InvalidCxxCompiler: No working C\+\+ compiler"):
         found = logits(weights, SPEC, PLANS[0], 3, 4, decoder.next_token())
     np.testing.assert_array_equal(found, logits(weights, SPEC, PLANS[0], 3, 4, None))
     assert decoder.next_token() is None
