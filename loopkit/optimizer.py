@@ -21,7 +21,8 @@ class Optimizer:
     gives it AdamW's usual size (Liu et al. 2025, Moonlight), so that both share rate and weight decay. The momentum is kept as
     the first moment, and the second stays 0.
 
-    Defaults are SmolLM's. ``clip`` bounds the global norm of the gradient; 0 leaves it alone. Raises UsageError at another kind.
+    Defaults are SmolLM's. ``clip`` bounds the global norm of the gradient; 0 leaves it alone. Raises UsageError at another kind, and
+    at numbers out of range.
     """
 
     kind: Kind = "adamw"
@@ -34,6 +35,12 @@ class Optimizer:
     def __post_init__(self) -> None:
         if self.kind not in get_args(Kind):
             raise UsageError(f"no optimizer {self.kind!r}; optimizers are {', '.join(get_args(Kind))}")
+        for name in ("beta1", "beta2"):
+            if not 0 <= getattr(self, name) < 1:
+                raise UsageError(f"optimizer.{name} must be from 0 to below 1, got {getattr(self, name)}")
+        for name in ("eps", "weight_decay", "clip"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise UsageError(f"optimizer.{name} must be 0 or more, got {getattr(self, name)}")
 
     def by_muon(self, name: str, dimensions: int) -> bool:
         """Whether Muon updates this parameter: embeddings, head, norms and biases are AdamW's always."""

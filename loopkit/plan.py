@@ -81,16 +81,22 @@ def listing(plan: Plan) -> str:
 def parse_plan(text: str, base: Plan) -> Plan:
     """The plan that ``text`` asks for on a model whose own plan is ``base``.
 
-    Repeats count positions of ``base``; layouts and listings count the model's unique layers. Raises UsageError that
-    names the bad part.
+    Repeats count positions of ``base``; layouts and listings count the model's unique layers. A layout tells of a whole model, so one
+    that leaves out layers is refused; a listing may leave out any. Raises UsageError that names the bad part.
     """
     text = text.strip()
     if "@" in text:
         raise UsageError(f"the mode in {text!r} is for running a model; sizes and checkpoints know plain plans: {text.partition('@')[0]}")
     if ":" in text and not text.startswith(LISTING):
         return apply_repeats(base, parse_repeats(text))
-    plan = _parse_listing(text) if text.startswith(LISTING) else parse_layout(text)
-    return check_plan(plan, n_layers(base))
+    layers = n_layers(base)
+    if text.startswith(LISTING):
+        return check_plan(_parse_listing(text), layers)
+    plan = check_plan(parse_layout(text), layers)
+    if n_layers(plan) < layers:
+        unused = f"layers {n_layers(plan)} to {layers - 1}"
+        raise UsageError(f"layout {text!r} leaves out {unused} of this model; for less than all list what runs: layers:0,1,...")
+    return plan
 
 
 def format_plan(plan: Plan, base: Plan) -> str:

@@ -133,6 +133,7 @@ def test_runs_find_the_loop() -> None:
         ("layers:", "bad part ''"),
         ("4-0x4", "bad part '0x4'"),
         ("30", "runs layer 24"),
+        ("4-4x4-4", "layout '4-4x4-4' leaves out layers 12 to 23 of this model; for less than all list what runs: layers:0,1,..."),
         ("", "bad part ''"),
         ("twice", "bad part 'twice'"),
     ],

@@ -1,10 +1,11 @@
-"""What the story would take: every command, and for each training its tokens, FLOPs, parameters, memory and days. Opens no data."""
+"""What the story would take: every command, and for each training its tokens, FLOPs, parameters, memory and time. Opens no data."""
 
 import shlex
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 from jobs import Job, Story
+from runner import spoken
 
 from loopkit import cost
 from loopkit.data.loading import make_codec
@@ -17,7 +18,6 @@ from loopkit.training.recipe import Recipe, override
 from loopkit.training.schedule import cooldown_start
 
 FLOPS = 4e14  # 40% of the 989e12 FLOP/s of an H100 (SXM) in bfloat16 without sparsity
-DAY = 86400
 FLOAT = 4  # bytes
 COPIES = 4  # of every parameter in training: weight, gradient, two moments
 OPTIONS = {"--layout": "model.layout", "--grow": "growth.operator", "--block": "growth.block", "--cooldown-plan": "cooldown.plan"}
@@ -35,25 +35,25 @@ class Cost:
     disk: int
 
     def line(self, rate: float) -> str:
-        """In words, with the days at ``rate`` FLOP/s."""
+        """In words, with the time at ``rate`` FLOP/s."""
         return (
             f"{self.tokens:.3g} tokens, {self.flops:.3g} training FLOPs, {self.unique:,} unique parameters, "
-            f"{self.memory / 2**30:.3g} GiB and activations, {self.flops / rate / DAY:.3g} days"
+            f"{self.memory / 2**30:.3g} GiB and activations, {spoken(self.flops / rate)}"
         )
 
 
 def describe(story: Story, rate: float) -> Iterator[str]:
-    """The lines of the dry run; days are of one accelerator that reaches ``rate`` FLOP/s."""
+    """The lines of the dry run; times are of one accelerator that reaches ``rate`` FLOP/s in training."""
     known = costs(story)
     yield f"{story.size.name}: {story.size.about}"
-    yield f"days: at {rate:.3g} FLOP/s; 4e14 is 40% of the dense bfloat16 rate of an H100. Another accelerator: --flops RATE"
+    yield f"times: of training, at {rate:.3g} FLOP/s; 4e14 is 40% of an H100's dense bfloat16 rate. Another machine: --flops RATE"
     for job in story.jobs:
         yield shlex.join(["loopkit", *job.arguments, *job.hardware])
         if job.name in known:
             yield f"    {known[job.name].line(rate)}"
     tokens, flops, disk = (sum(getattr(each, what) for each in known.values()) for what in ("tokens", "flops", "disk"))
-    days_and_disk = f"{flops / rate / DAY:.3g} days, {disk / 2**30:.3g} GiB on disk"
-    yield f"all {len(known)} trainings: {tokens:.3g} tokens, {flops:.3g} training FLOPs, {days_and_disk}"
+    time = f"{spoken(flops / rate)} at {rate:.3g} FLOP/s"
+    yield f"all {len(known)} trainings: {tokens:.3g} tokens, {flops:.3g} training FLOPs, {time}, {disk / 2**30:.3g} GiB on disk"
     yield f"{len(story.jobs)} jobs in all"
 
 

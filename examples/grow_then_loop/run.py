@@ -56,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _dry_run(asked: argparse.Namespace) -> int:
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # "| head" is no error
     for line in describe(Story(SIZES[asked.size], asked.out or Path("runs/story"), asked.backend or "auto", asked.compile), asked.flops):
         print(line)
     return 0

@@ -166,8 +166,11 @@ def times(out: Path) -> dict[str, float]:
 
 
 def spoken(seconds: float) -> str:
-    """45 s, 3.5 min, 2.1 h."""
-    return f"{seconds:.0f} s" if seconds < 90 else f"{seconds / 60:.1f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+    """0.7 s, 45 s, 3.5 min, 2.1 h, 6.0 days."""
+    for limit, unit, name in ((90, 1, "s"), (90, 60, "min"), (48, 3600, "h")):
+        if seconds < limit * unit:
+            return f"{seconds / unit:.{int(unit > 1 or seconds < 10)}f} {name}"
+    return f"{seconds / 86400:.1f} days"
 
 
 def _estimate(name: str, taken: dict[str, float]) -> float | None:

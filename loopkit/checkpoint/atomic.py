@@ -19,6 +19,7 @@ def new_folder(path: Path, force: bool = False) -> Iterator[Path]:
     refuse_existing(path, force)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{os.getpid()}.part"
+    shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had the same number, as in a container
     temporary.mkdir()
     try:
         yield temporary

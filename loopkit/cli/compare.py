@@ -43,7 +43,7 @@ def compare(
 
     Examples:
 
-    - loopkit compare runs/base runs/lidas runs/looped --tasks copy-words-32 --out runs/page
+    - loopkit compare runs/standard runs/lidas runs/looped --tasks copy-words-32 --out runs/page
     - loopkit compare smol --tasks primitives --shots 5 --plan 8:12x2 --data stdlib --json
     """
     from loopkit.data.tasks import named

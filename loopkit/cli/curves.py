@@ -41,7 +41,7 @@ def context(
     Examples:
 
     - loopkit context smol --tasks copy-words --plan 8:12x2
-    - loopkit context runs/base runs/lidas --tasks var-basic-0,var-basic-1 --shots 0,1,2,5,10 --out runs/context
+    - loopkit context runs/standard runs/lidas --tasks var-basic-0,var-basic-1 --shots 0,1,2,5,10 --out runs/context
     """
     from loopkit.evaluation.curves import fitting_shots, in_context
     from loopkit.report.plots import require_matplotlib
@@ -82,7 +82,7 @@ def finetune(
 
     Examples:
 
-    - loopkit finetune runs/base runs/lidas --tasks var-code-1 --examples 0,64,256 --out runs/tuned
+    - loopkit finetune runs/standard runs/lidas --tasks var-code-1 --examples 0,64,256 --out runs/tuned
     """
     from loopkit import backend as backends
     from loopkit.evaluation.curves import Curve, Spot, Tuning, finetuning

@@ -55,7 +55,7 @@ def evaluate(
     Examples:
 
     - loopkit eval smol --tasks copy-words,var-math-0 --plan 8:12x2
-    - loopkit eval runs/base runs/lidas --tasks copy-words-32 --shots 0 --plan 2:6x2 --plan 2:6x3
+    - loopkit eval runs/standard runs/lidas --tasks copy-words-32 --shots 0 --plan 2:6x2 --plan 2:6x3
     - loopkit eval smol --tasks paper/completion,gsm8k --plan 8:12x2 --limit 200
     - loopkit eval smol --tasks my_task --include-path tasks
     """

@@ -37,7 +37,7 @@ Plan = Annotated[
     str | None,
     typer.Option(
         "--plan",
-        help="Run the layers in another order: repeats 8:12x2, a layout 4-4x4-4, or layers:0,1,2,...",
+        help="Run the layers in another order: repeats 8:12x2, a listing layers:0,1,2,... or a layout of all layers.",
         show_default=False,
     ),
 ]

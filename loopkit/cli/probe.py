@@ -53,7 +53,7 @@ def probe(
     Examples:
 
     - loopkit probe depth-score smol --out probes/depth
-    - loopkit probe all runs/base --against runs/lidas --against runs/looped --data primitives:copy-words-32 --shots 0 --out probes/all
+    - loopkit probe all runs/standard --against runs/lidas --against runs/looped --data primitives:copy-words-32 --shots 0 --out probes/all
     - loopkit probe fixed-point smol --plan 8:12x8 --data stdlib
     """
     from loopkit.probes import study as studies

@@ -68,8 +68,8 @@ def train(
 
     Examples:
 
-    - loopkit train --preset nano --data primitives:copy-words-32 --tokenizer word --steps 500 --out runs/base
-    - loopkit train recipe.toml --grow lidas --block 4 --out runs/lidas
+    - loopkit train --preset nano --data primitives:copy-words-32 --tokenizer word --steps 500 --out runs/standard
+    - loopkit train examples/demo.toml --grow lidas --block 2 --out runs/lidas
     - loopkit train --branch runs/lidas --cooldown-data "0.8*stdlib + 0.2*primitives:word-problem-2" --out runs/lidas-maths
     - loopkit train --out runs/lidas --resume --backend mlx
     """
@@ -98,8 +98,11 @@ def train(
     if resume:
         if config or overrides or match_flops or branch:
             raise UsageError("--resume goes on with the run as it was; leave out the recipe and its options")
-        for folder in _folders(out, seeds):
-            _train(folder, partial(start.resume, folder, hardware), hardware, as_json)
+        folders = _folders(out, seeds)
+        known = next((folder for folder in folders if folder.begun), folders[0]).recipe
+        for folder, seeded in zip(folders, _seeded(known, seeds), strict=True):
+            go_on = partial(start.resume, folder, hardware) if folder.begun else partial(start.begin, seeded, folder, hardware)
+            _train(folder, go_on, hardware, as_json)
     elif branch:
         if config or match_flops:
             raise UsageError("--branch takes the recipe of its run; leave out the recipe and --match-flops")
@@ -107,7 +110,13 @@ def train(
             recipe = override(source.recipe, overrides)
             _train(folder, partial(start.branch, source, recipe, folder, hardware), hardware, as_json)
     else:
+        if match_flops and steps is not None:
+            raise UsageError("--match-flops finds the number of steps; leave out --steps")
         recipe = _recipe(config, overrides, match_flops)
+        if (block or grow_steps) and not recipe.growth.operator:
+            raise UsageError("--block and --grow-steps say how a model grows; say by which operator: --grow lidas")
+        for folder in _folders(out, seeds):
+            folder.refuse_existing()
         for folder, seeded in zip(_folders(out, seeds), _seeded(recipe, seeds), strict=True):
             _train(folder, partial(start.begin, seeded, folder, hardware), hardware, as_json)
 
@@ -135,11 +144,11 @@ def _seeded(recipe: "Recipe", seeds: str | None) -> list["Recipe"]:
     return [recipe] if seeds is None else [replace(recipe, train=replace(recipe.train, seed=seed)) for seed in _seeds(seeds)]
 
 
-def _seeds(text: str) -> list[int]:
-    try:
-        return [int(part) for part in text.split(",")]
-    except ValueError:
-        raise UsageError(f"bad seeds {text!r}; example: 0,1,2") from None
+def _seeds(text: str) -> tuple[int, ...]:
+    seeds = options.numbers(text, "--seeds")
+    if len(set(seeds)) < len(seeds):
+        raise UsageError(f"--seeds {text} names one twice")
+    return seeds
 
 
 def _hardware(name: str, device: str | None, dtype: str | None, compiled: bool | None) -> "Hardware":
@@ -163,8 +172,11 @@ def _train(folder: "RunFolder", make_ready: Callable[[], "Ready"], hardware: "Ha
     from loopkit.training.start import train
 
     quiet = as_json or hardware.rank > 0
-    with options.status("reading data", quiet=quiet):
-        ready = make_ready()
+    try:
+        with options.status("reading data", quiet=quiet):
+            ready = make_ready()
+    except OSError as error:
+        raise LoopkitError(f"cannot begin in {folder.path}: {error}") from error
     event = None
     again = f"go on with: loopkit train --out {folder.path} --resume"
     with _interruptible(hardware.world) as stop:

@@ -33,7 +33,7 @@ def tui(
     Examples:
 
     - loopkit tui smol
-    - loopkit tui runs/base runs/lidas --screen compare
+    - loopkit tui runs/standard runs/lidas --screen compare
     - loopkit tui smol --plan 8:12x2 --web
     """
     if screen not in SCREENS:

@@ -1,7 +1,7 @@
 """Batches as a pure function of (seed, step): no state to save, the same after any resume and on every backend."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property, lru_cache
 
 import numpy as np
@@ -17,24 +17,33 @@ BLOCK = 4096  # rows in which every source has its exact share
 
 @dataclass(frozen=True)
 class Batches:
-    """Rows of several sources by share, B = ``rows`` a step and process."""
+    """Rows of several sources by share, B = ``rows`` a step and process. ``after`` others, they begin at step ``began``."""
 
-    sources: tuple[Rows, ...]
+    sources: Mapping[str, Rows]
     shares: tuple[float, ...]
     rows: int
     seed: int
     end_id: int
     documents: bool = False
+    before: "Batches | None" = None
+    began: int = 0
+
+    def after(self, before: "Batches", step: int) -> "Batches":
+        """These batches from ``step`` on: a source of both goes on with the row where ``before`` left it, another one begins."""
+        return replace(self, before=before, began=step)
 
     def at(self, step: int, rank: int = 0, world: int = 1) -> Batch:
         """The batch of a step. With several processes each gets its own rows; together they make the batch of all rows."""
         assert step >= 0 and 0 <= rank < world
         first = (step * world + rank) * self.rows
-        return self.numbered(np.arange(first, first + self.rows))
+        source, within = self._assign(np.arange(first, first + self.rows))
+        return self._batch(source, within + self._ahead(self.began * world * self.rows)[source])
 
     def numbered(self, numbers: Ints) -> Batch:
         """The rows of any numbers; ``at`` counts them through the run."""
-        source, within = self._assign(numbers)
+        return self._batch(*self._assign(numbers))
+
+    def _batch(self, source: Ints, within: Ints) -> Batch:
         ids, mask = self._gather(source, within)
         inputs = np.ascontiguousarray(ids[:, :-1])
         documents = _documents(inputs, self.end_id) if self.documents else None
@@ -55,14 +64,28 @@ class Batches:
             within[here] = places[positions[here]] + block * np.array(self._counts)[source[here]]
         return source, within
 
+    def _given(self, rows: int) -> Ints:
+        """How many of the first ``rows`` rows are each source's."""
+        block, rest = divmod(rows, BLOCK)
+        sources, _ = _block(self._counts, self.seed, block)
+        return block * np.array(self._counts) + np.bincount(sources[:rest], minlength=len(self._counts))
+
+    def _ahead(self, began: int) -> Ints:
+        """What to add to each source's row numbers from row ``began`` of the run on."""
+        if self.before is None:
+            return np.zeros(len(self.sources), np.int64)
+        given = dict(zip(self.before.sources, self.before._given(began), strict=True))
+        return np.array([given.get(name, 0) for name in self.sources]) - self._given(began)
+
     def _gather(self, source: Ints, within: Ints) -> tuple[Ids, Mask | None]:
         """Ids ``[n, T + 1]`` and mask of rows from several sources."""
-        found = [(source == i, *self.sources[i].rows(within[source == i])) for i in np.unique(source)]
+        rows = tuple(self.sources.values())
+        found = [(source == i, *rows[i].rows(within[source == i])) for i in np.unique(source)]
         length = found[0][1].shape[1]
         ids = np.empty((len(source), length), np.int32)
         mask = None if all(some is None for _, _, some in found) else np.ones(ids.shape, np.bool_)
-        for where, rows, some in found:
-            ids[where] = rows
+        for where, these, some in found:
+            ids[where] = these
             if mask is not None and some is not None:
                 mask[where] = some
         return ids, mask

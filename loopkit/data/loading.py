@@ -1,6 +1,7 @@
 """From a mixture and a tokenizer's name to batches."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import chain, cycle
@@ -57,18 +58,19 @@ def open_batches(mixture: Mixture, codec: Codec, packing: Packing, split: Split 
     ``split="evaluation"`` gives held-out documents, unshuffled, and held-out questions; ``heldout=0`` trains on everything.
     Raises UsageError or LoopkitError where a source cannot be read.
     """
-    sources, shares = [], []
-    for number, (part, share) in enumerate(zip(mixture.parts, mixture.shares, strict=True)):
-        rows = _rows(part.source, codec, packing, split, cache or cache_folder(), number)
-        sources += rows
-        shares += [share / len(rows)] * len(rows)
-    return Batches(tuple(sources), tuple(shares), packing.rows, packing.seed, codec.end_id, packing.documents)
+    sources: dict[str, Rows] = {}
+    shares: Counter[str] = Counter()
+    for part, share in zip(mixture.parts, mixture.shares, strict=True):
+        rows = _rows(part.source, codec, packing, split, cache or cache_folder())
+        sources |= rows  # a source of two parts goes through its rows once, with the shares of both
+        shares.update(dict.fromkeys(rows, share / len(rows)))
+    return Batches(sources, tuple(shares.values()), packing.rows, packing.seed, codec.end_id, packing.documents)
 
 
 def finetuning_batches(examples: list[tuple[str, str]] | list[Question], codec: Codec, packing: Packing) -> Batches:
     """Batches of whole examples with the loss on the answers only. Raises UsageError where one does not fit a row."""
     rows = pair_rows(examples, codec, packing.length, key("examples", packing.seed))
-    return Batches((rows,), (1.0,), packing.rows, packing.seed, codec.end_id, packing.documents)
+    return Batches({"examples": rows}, (1.0,), packing.rows, packing.seed, codec.end_id, packing.documents)
 
 
 def make_codec(form: str, mixture: Mixture, characters: int = SAMPLE) -> Codec:
@@ -90,12 +92,12 @@ def make_codec(form: str, mixture: Mixture, characters: int = SAMPLE) -> Codec:
     raise UsageError(f"{form!r} is no tokenizer; {FORMS}")
 
 
-def _rows(source: Source, codec: Codec, packing: Packing, split: Split, cache: Path, number: int) -> list[Rows]:
+def _rows(source: Source, codec: Codec, packing: Packing, split: Split, cache: Path) -> dict[str, Rows]:
     if isinstance(source, Primitives):
-        return [_task_rows(find(name), codec, packing, split) for name in source.names]
+        return {name: _task_rows(find(name), codec, packing, split) for name in source.names}
     opened = open_cache(source, codec, cache, packing.limit)
-    stream = key("rows", packing.seed, number)
-    return [PackedRows(_part(opened, packing.heldout, split), packing.length, stream, shuffle=split == "train")]
+    stream = key("rows", packing.seed, str(source))
+    return {str(source): PackedRows(_part(opened, packing.heldout, split), packing.length, stream, shuffle=split == "train")}
 
 
 def _task_rows(task: Task, codec: Codec, packing: Packing, split: Split) -> Rows:

@@ -96,7 +96,7 @@ def held_out(found: Sequence[Group], mix: str | None, rows: int, length: int) ->
     """
     members = [path for group in found for path in group.members]
     recipes = [RunFolder(path).recipe.data for path in members if (path / "config.toml").exists()]
-    layouts = {(each.documents, each.shots, each.answers) for each in recipes}
+    layouts = {(each.documents, each.shots, each.answers, each.limit) for each in recipes}
     mixes = {each.mix for each in recipes} if len(recipes) == len(members) else set()
     if mix is None and len(mixes) != 1:
         return None
@@ -104,8 +104,8 @@ def held_out(found: Sequence[Group], mix: str | None, rows: int, length: int) ->
     mixture.check()
     packing = Packing(AT_ONCE, length)
     if len(layouts) == 1:
-        documents, shots, answers = layouts.pop()
-        packing = replace(packing, documents=documents, shots=shots, answers=answers)
+        documents, shots, answers, limit = layouts.pop()
+        packing = replace(packing, documents=documents, shots=shots, answers=answers, limit=limit or None)
     return HeldOut(mixture, rows, packing)
 
 

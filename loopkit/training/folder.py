@@ -44,9 +44,14 @@ class RunFolder:
     @property
     def recipe(self) -> Recipe:
         """The run's recipe. Raises LoopkitError where the folder is no run."""
-        if not (self.path / "config.toml").exists():
+        if not self.begun:
             raise LoopkitError(f"{self.path} has no config.toml, so it is not a run; start one with: loopkit train --out {self.path}")
         return read_recipe(self.path / "config.toml")
+
+    @property
+    def begun(self) -> bool:
+        """Whether the folder is a run, of any age."""
+        return (self.path / "config.toml").exists()
 
     @property
     def tokenizer(self) -> Path:
@@ -70,7 +75,7 @@ class RunFolder:
         if last is None:
             raise LoopkitError(
                 f"{other.path} keeps no checkpoint of its first {steps} steps, which the branch shares, but of steps"
-                f" {', '.join(map(str, kept)) or 'none'}; train it with --set train.keep=0 --set train.save_every={steps or 1}"
+                f" {', '.join(map(str, kept)) or 'none'}; train it with --set train.keep=0 --set train.save_every={steps}"
             )
         with new_folder(self.path, force=True) as part:  # what exists is empty, see refuse_existing
             begun = RunFolder(part)

@@ -117,7 +117,7 @@ def run(
         if done or stopped or (train.save_every and position.step % train.save_every == 0):
             if hardware.rank == 0:
                 yield _save(job, folder, learner, position)
-            if stopped:
+            if stopped and not done:
                 yield Stopped(position.step)
                 return
 
@@ -150,7 +150,7 @@ def _update(job: Job, hardware: Hardware, learner: Learner, position: Position) 
     batch = job.batches_at(position.step).at(position.step, hardware.rank, hardware.world)
     plan, detach_at = job.plan(position.step)
     loss, norm = learner.step(batch, plan, rate, detach_at)
-    _check_loss(loss, job, position)
+    _check_loss(loss, norm, job, position)
     tokens = batch.ids.size * hardware.world
     spec = _spec(job, position)
     flops = position.flops + cost.training_flops(spec, [(plan, tokens)], batch.ids.shape[1])
@@ -159,13 +159,15 @@ def _update(job: Job, hardware: Hardware, learner: Learner, position: Position) 
     return Step(position.step, loss, rate, norm, after.tokens, flops, seconds, spec.n_layers, len(plan)), after
 
 
-def _check_loss(loss: float, job: Job, position: Position) -> None:
+def _check_loss(loss: float, norm: float, job: Job, position: Position) -> None:
     guess = math.log(job.spec.vocab_size)
     if not math.isfinite(loss) or loss > EXPLODED * guess + 10:
-        raise DivergedError(
-            f"the loss became {loss:.3g} at step {position.step} (guessing costs {guess:.2f}), so the run stopped; the last whole"
-            f" checkpoint is kept. Lower schedule.rate or lengthen schedule.warmup"
-        )
+        what = f"the loss became {loss:.3g} at step {position.step} (guessing costs {guess:.2f})"
+    elif not math.isfinite(norm):
+        what = f"the gradient's norm became {norm:.3g} at step {position.step}"
+    else:
+        return
+    raise DivergedError(f"{what}, so the run stopped; the last whole checkpoint is kept. Lower schedule.rate or lengthen schedule.warmup")
 
 
 def _evaluate(job: Job, learner: Learner, position: Position) -> Evaluated:

@@ -34,6 +34,7 @@ SIZES = (
     "head_dim",
     "max_position_embeddings",
 )
+DECIDED = (*SIZES, "layout", "vocab_size", "preset", "tie_word_embeddings", "qk_norm")  # by model.init_from, where it is given
 
 
 def prepare(recipe: Recipe, tokenizer: Path) -> Job:
@@ -48,6 +49,7 @@ def prepare(recipe: Recipe, tokenizer: Path) -> Job:
     spec = model_spec(recipe, codec.vocab_size)
     stages = growth_stages(recipe, spec)
     batches = _training_batches(recipe, mixture, codec)
+    _check_targets(batches, recipe)
     job = Job(
         recipe=recipe,
         spec=spec,
@@ -115,7 +117,7 @@ def match_flops(job: Job, target: float) -> Recipe:
         recipe = replace(job.recipe, schedule=replace(job.recipe.schedule, steps=steps))
         return total_flops(replace(job, recipe=recipe, stages=growth_stages(recipe, job.spec)))
 
-    least = max(1, job.recipe.schedule.warmup, len(job.stages) ** 2)
+    least = max(1, job.recipe.schedule.warmup, job.recipe.growth.steps, len(job.stages) ** 2)
     high = least
     while spent(high) < target:
         high *= 2
@@ -125,9 +127,10 @@ def match_flops(job: Job, target: float) -> Recipe:
 
 
 def _initial_spec(part: ModelPart) -> Spec:
-    named = [name for name in (*SIZES, "layout", "vocab_size") if getattr(part, name)]
+    plain = ModelPart()
+    named = [name for name in DECIDED if getattr(part, name) != getattr(plain, name)]
     if named:
-        raise UsageError(f"model.{named[0]} cannot be set beside model.init_from, which decides all sizes; leave it out")
+        raise UsageError(f"model.{named[0]} cannot be set beside model.init_from, which decides the model; leave it out")
     if part.norm_scaling:
         raise UsageError("model.norm_scaling is for models trained from scratch; it cannot be added to model.init_from")
     if part.init_scale != 1:
@@ -165,7 +168,7 @@ def _codec(recipe: Recipe, mixture: Mixture, folder: Path) -> Codec:
 
 def _packing(recipe: Recipe) -> Packing:
     data = recipe.data
-    return Packing(data.rows, data.length, recipe.train.seed, data.documents, data.answers, data.heldout, data.shots)
+    return Packing(data.rows, data.length, recipe.train.seed, data.documents, data.answers, data.heldout, data.shots, data.limit or None)
 
 
 def _training_batches(recipe: Recipe, mixture: Mixture, codec: Codec) -> Batches:
@@ -192,11 +195,19 @@ def _cooldown_batches(recipe: Recipe, codec: Codec, batches: Batches) -> Batches
         return batches
     mixture = parse_mixture(recipe.cooldown.mix)
     mixture.check()
-    return open_batches(mixture, codec, _packing(recipe))
+    start = cooldown_start(recipe.schedule.steps, recipe.schedule.cooldown)
+    return open_batches(mixture, codec, _packing(recipe)).after(batches, start)
 
 
 def _heldout(recipe: Recipe, mixture: Mixture, codec: Codec) -> Batches | None:
     return open_batches(mixture, codec, _packing(recipe), "evaluation") if recipe.train.evaluate_every else None
+
+
+def _check_targets(batches: Batches, recipe: Recipe) -> None:
+    """Raises UsageError where the first rows hold nothing that counts, as where questions are longer than a row."""
+    mask = batches.at(0).loss_mask
+    if mask is not None and not mask.any():
+        raise UsageError(f"no answer lies within the first rows of data.length {recipe.data.length}; raise it, or data.answers=false")
 
 
 def _check_numbers(recipe: Recipe) -> None:
@@ -208,7 +219,13 @@ def _check_numbers(recipe: Recipe) -> None:
         raise UsageError(f"model.init_scale must be above 0, got {recipe.model.init_scale}")
     if schedule.rate <= 0:
         raise UsageError(f"schedule.rate must be above 0, got {schedule.rate}")
-    for name in ("evaluate_every", "save_every", "keep", "sample_tokens"):
+    if (recipe.cooldown.plan or recipe.cooldown.mix) and not schedule.cooldown:
+        raise UsageError(
+            "cooldown.plan and cooldown.mix change the cooldown, and schedule.cooldown 0 leaves none; e.g. schedule.cooldown=0.15"
+        )
+    if recipe.model.untie and not recipe.model.init_from:
+        raise UsageError("model.untie gives the visits of a looped checkpoint layers of their own; say which one: model.init_from")
+    for name in ("seed", "evaluate_every", "save_every", "keep", "sample_tokens"):
         if getattr(train, name) < 0:
             raise UsageError(f"train.{name} must be 0 or more, got {getattr(train, name)}")
     if train.evaluate_every and train.evaluate_rows < 1:

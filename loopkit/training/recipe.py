@@ -1,6 +1,7 @@
 """Recipes: everything that decides a run, as one frozen value that prints as TOML and reads back exactly."""
 
 import json
+import math
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -53,6 +54,7 @@ class DataPart:
     length: int = 256
     rows: int = 16
     heldout: float = 0.01
+    limit: int = 0  # tokens taken of each source of text, 0 is all: a hub's dataset is read to its end before the first step
     documents: bool = False  # a position attends to its own document only
     answers: bool = False  # of generated questions, only the answers count
     shots: int = 5  # generated questions of a document ahead of its last one, as worked examples stand ahead of a question
@@ -114,7 +116,7 @@ class Recipe:
 
     def toml(self) -> str:
         """The recipe as TOML; ``parse_recipe`` reads it back."""
-        sections = ([f"[{name}]", *(f"{key} = {json.dumps(value)}" for key, value in part.items())] for name, part in asdict(self).items())
+        sections = ([f"[{name}]", *(f"{key} = {_toml(value)}" for key, value in part.items())] for name, part in asdict(self).items())
         return "\n\n".join("\n".join(lines) for lines in sections) + "\n"
 
 
@@ -189,9 +191,14 @@ def _typed(name: str, value: Any, default: Any) -> Any:
         return str(mixture_from_tables(value))
     if isinstance(default, float) and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if type(value) is not type(default):
+    if type(value) is not type(default) or (isinstance(value, float) and not math.isfinite(value)):
         raise UsageError(f"{name} must be {_KINDS[type(default)]}, got {value!r}")
     return value
 
 
-_KINDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+def _toml(value: object) -> str:
+    """TOML's text and numbers are JSON's, but for surrogates and the one control character that JSON leaves as it is."""
+    return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+_KINDS = {int: "a whole number", float: "a finite number", str: "text", bool: "true or false"}

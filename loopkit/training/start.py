@@ -63,6 +63,10 @@ def branch(source: RunFolder, recipe: Recipe, folder: RunFolder, hardware: Hardw
     """
     if hardware.rank == 0:
         folder.refuse_existing()
+        if not source.newest():
+            raise LoopkitError(
+                f"{source.path} has no checkpoint to branch from; train it first: loopkit train --out {source.path} --resume"
+            )
         with tempfile.TemporaryDirectory() as scratch:
             shutil.copytree(source.tokenizer, Path(scratch) / "tokenizer")
             shared = _shared_steps(prepare(source.recipe, source.tokenizer), prepare(recipe, Path(scratch) / "tokenizer"))
@@ -80,6 +84,8 @@ def _shared_steps(theirs: Job, ours: Job) -> int:
     )
     both = range(min(theirs.recipe.schedule.steps, ours.recipe.schedule.steps))
     shared = next((step for step in both if theirs.update(step) != ours.update(step)), len(both))
+    if shared == 0:
+        raise UsageError("the recipe does otherwise from the first step on, so there is nothing to branch from; start a run of its own")
     if shared == theirs.recipe.schedule.steps == ours.recipe.schedule.steps:
         raise UsageError("a branch that does nothing otherwise is the run itself; say what differs, e.g. --cooldown-plan 8:12x2")
     return shared

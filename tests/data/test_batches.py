@@ -105,7 +105,7 @@ def test_epochs_reshuffle_and_move_the_cut():
 
 def test_held_out_documents_are_never_trained_on(open_mixture):
     def documents(batches: Batches) -> set[bytes]:
-        [rows] = batches.sources
+        [rows] = batches.sources.values()
         joined = rows.tokens.astype(np.uint16)
         return {part.tobytes() for part in np.split(joined, np.flatnonzero(joined == 0))[1:]}
 
@@ -117,7 +117,8 @@ def test_held_out_documents_are_never_trained_on(open_mixture):
     with pytest.raises(UsageError, match="held out to evaluate on"):
         open_mixture("FILE", split="evaluation", heldout=0.0)
     in_order = open_mixture("FILE", split="evaluation", rows=2)
-    assert in_order.sources[0].rows(np.arange(1))[0][0].tolist() == in_order.sources[0].tokens[:65].tolist()
+    [rows] = in_order.sources.values()
+    assert rows.rows(np.arange(1))[0][0].tolist() == rows.tokens[:65].tolist()
 
 
 def test_generated_evaluation_rows_are_other_questions(open_mixture):
@@ -140,6 +141,49 @@ def test_the_mixture_keeps_its_shares(open_mixture):
     for i in range(3):
         assert within[source == i].tolist() == list(range((source == i).sum()))  # each source's rows in their order
     assert 3 < np.bincount(source[:12], minlength=3)[0] < 12  # well mixed
+
+
+class Numbers:
+    """Rows of one source that hold their own number."""
+
+    def rows(self, numbers):
+        return np.repeat(numbers[:, None], 3, axis=1), None
+
+
+def numbered_batches(shares: dict[str, float], rows: int) -> Batches:
+    return Batches(dict.fromkeys(shares, Numbers()), tuple(shares.values()), rows, 0, 0)
+
+
+weights = st.dictionaries(st.sampled_from("abcd"), st.floats(0.05, 1), min_size=1)
+
+
+@settings(max_examples=40)
+@given(weights, weights, st.integers(0, 120), st.integers(1, 90), st.integers(1, 3))
+def test_a_later_mixture_goes_on_with_rows_not_read_before(first, second, began, rows, world):
+    before = numbered_batches(first, rows)
+    after = numbered_batches(second, rows).after(before, began)
+    given = {name: [] for name in first | second}
+    for step in range(began + 60):
+        batches = before if step < began else after
+        for rank in range(world):
+            numbers = np.arange(rows) + (step * world + rank) * rows
+            for name, row in zip(batches._assign(numbers)[0], batches.at(step, rank, world).ids[:, 0], strict=True):
+                given[list(batches.sources)[name]].append(int(row))
+    for found in given.values():
+        assert found == list(range(len(found)))
+
+
+def test_the_same_mixture_goes_on_as_if_nothing_were_said(open_mixture):
+    before = open_mixture(MIXTURES[2])
+    after = open_mixture(MIXTURES[2]).after(before, 300)
+    assert all(same(before.at(step), after.at(step)) for step in (300, 301, 1000))
+
+
+def test_a_source_in_two_parts_gives_each_row_once(open_mixture):
+    task = "primitives:copy-words-200"
+    twice = open_mixture(f"0.5*{task} + 0.2*FILE + 0.1*{task},addition-2 + 0.2*FILE")
+    assert next(iter(twice.sources)) == "copy-words-200"
+    assert twice.shares == pytest.approx((0.55, 0.4, 0.05))
 
 
 @given(st.lists(st.floats(0.01, 10), min_size=1, max_size=6))
@@ -167,7 +211,7 @@ def test_documents_of_a_row(open_mixture):
 def test_answers_are_what_the_loss_counts(open_mixture, form, name):
     """The masked targets of a row spell the answers of its questions, in each tokenizer's own way of making rows."""
     batches = open_mixture(f"primitives:{name}", form, rows=3, length=700, answers=True)
-    codec = batches.sources[0].asked.codec
+    codec = batches.sources[name].asked.codec
     batch = batches.at(1)
     assert batch.loss_mask is not None
     first = batches._assign(np.arange(3, 6))[1]
@@ -184,7 +228,7 @@ def test_answers_are_what_the_loss_counts(open_mixture, form, name):
 def test_rows_of_text_and_of_pieces_are_the_same(open_mixture, shots):
     """Both ways of making rows write the same documents, of so many worked examples and a question."""
     texts = [
-        open_mixture("primitives:var-basic-0", form, length=900, rows=2, shots=shots).sources[0].rows(np.arange(2))[0]
+        open_mixture("primitives:var-basic-0", form, length=900, rows=2, shots=shots).sources["var-basic-0"].rows(np.arange(2))[0]
         for form in ("byte", "bpe")
     ]
     pieces, bpe = byte_codec().decode(texts[0][0]), bpe_codec(["copy fill the blank"] * 9, 280).decode(texts[1][0])

@@ -92,7 +92,7 @@ def test_the_branched_run_stays_as_it_was(tmp_path: Path, hardware: Hardware, tr
         (["optimizer.weight_decay=0.3"], "optimizer.weight_decay"),
         ([], "the run itself"),
         (["train.evaluate_every=5"], "the run itself"),
-        (["schedule.rate=1e-4"], "keeps no checkpoint of its first 0 steps"),
+        (["schedule.rate=1e-4"], "from the first step on, so there is nothing to branch from"),
         (["cooldown.plan=0:9x2"], "0:9"),
     ],
 )

@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
+from commands import Run
 from recipes import SMALL
 
 from loopkit import backend as backends
@@ -179,10 +182,12 @@ def test_an_existing_run_is_kept(tmp_path: Path, hardware: Hardware) -> None:
 def test_a_loss_that_explodes_stops_the_run_with_its_checkpoint_kept(tmp_path: Path, hardware: Hardware) -> None:
     folder = RunFolder(tmp_path / "run")
     wild = replace(RECIPE, schedule=replace(RECIPE.schedule, rate=1e6), train=replace(RECIPE.train, save_every=1))
-    with pytest.raises(LoopkitError, match=r"the loss became .* at step \d+"):
+    with pytest.raises(LoopkitError, match=r"(the loss|the gradient's norm) became .* at step \d+"):
         for _ in train(begin(wild, folder, hardware), folder, hardware):
             pass
-    assert folder.newest() is not None
+    kept = folder.newest()
+    assert kept is not None
+    assert all(np.isfinite(array).all() for array in open_folder(kept).arrays.values())
 
 
 @pytest.mark.parametrize(
@@ -208,6 +213,12 @@ def test_a_loss_that_explodes_stops_the_run_with_its_checkpoint_kept(tmp_path: P
         ("schedule.warmup=100", "warmup must be from 0"),
         ("schedule.kind=linear", "no schedule 'linear'"),
         ("optimizer.kind=sgd", "no optimizer 'sgd'; optimizers are adamw, muon"),
+        ("optimizer.clip=-1", "optimizer.clip must be 0 or more, got -1.0"),
+        ("optimizer.beta2=1", "optimizer.beta2 must be from 0 to below 1, got 1.0"),
+        ("optimizer.clip=inf", "optimizer.clip must be a finite number, got inf"),
+        ("schedule.rate=nan", "schedule.rate must be a finite number, got nan"),
+        ("train.seed=-1", "train.seed must be 0 or more"),
+        ("model.untie=true", "say which one: model.init_from"),
     ],
 )
 def test_bad_recipes_are_one_line_and_leave_nothing(tmp_path: Path, hardware: Hardware, setting: str, said: str) -> None:
@@ -219,8 +230,46 @@ def test_bad_recipes_are_one_line_and_leave_nothing(tmp_path: Path, hardware: Ha
     assert not folder.path.exists()
 
 
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (["schedule.cooldown=0", "cooldown.plan=0:1x2"], "schedule.cooldown 0 leaves none"),
+        (["data.mix=primitives:var-basic-2", "data.length=16", "data.answers=true"], "no answer lies within the first rows"),
+    ],
+)
+def test_settings_that_cannot_go_together_are_refused(tmp_path: Path, hardware: Hardware, settings: list[str], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        begin(override(RECIPE, settings), RunFolder(tmp_path / "run"), hardware)
+
+
+def test_what_a_killed_process_of_the_same_number_left_is_no_hindrance(tmp_path: Path, hardware: Hardware) -> None:
+    folder = RunFolder(tmp_path / "run")
+    ready = begin(RECIPE, folder, hardware)
+    left = folder.path / "checkpoints" / f".step_{RECIPE.schedule.steps:06}.{os.getpid()}.part"
+    left.mkdir(parents=True)
+    (left / "model.safetensors").write_bytes(b"half")
+    assert [event for event in train(ready, folder, hardware) if isinstance(event, Saved)]
+    assert not left.exists()
+
+
 def test_recipes_round_trip_as_toml() -> None:
     from loopkit.training.recipe import parse_recipe
 
     assert parse_recipe(RECIPE.toml()) == RECIPE
     assert parse_recipe("") == Recipe()
+    odd = override(Recipe(), ['data.pairs=/tmp/\u00e9t\u00e9 \U0001f600 \\ " \x7f \x01.jsonl'])
+    assert parse_recipe(odd.toml()) == odd
+
+
+def test_runs_of_several_seeds_go_on_with_those_not_begun(tmp_path: Path, run: Run) -> None:
+    out = tmp_path / "runs"
+    settings = [part for setting in (*SMALL, "schedule.steps=3", "schedule.warmup=1") for part in ("--set", setting)]
+    assert run("train", "--backend", "torch", "--out", out, "--seeds", "0..1", *settings).code == 0
+    again = run("train", "--backend", "torch", "--out", out, "--seeds", "2,1", *settings)
+    assert (again.code, again.out) == (2, "")
+    assert "seed_1 exists already" in again.err
+    shutil.rmtree(out / "seed_1")
+    assert run("train", "--backend", "torch", "--out", out, "--seeds", "0,1", "--resume").code == 0
+    assert [RunFolder(out / f"seed_{seed}").recipe.train.seed for seed in (0, 1)] == [0, 1]
+    assert len(losses(RunFolder(out / "seed_1"))) == 3
+    assert "--seeds 1,1 names one twice" in run("train", "--out", out, "--seeds", "1,1").err

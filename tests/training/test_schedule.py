@@ -33,15 +33,15 @@ def test_cosine() -> None:
 
 @given(schedules, st.floats(1e-5, 1))
 def test_it_rises_to_the_peak_and_never_again(schedule: tuple[int, float, float, str, float], peak: float) -> None:
-    total, warm, decay_share, kind, final_ratio = schedule
-    end = cooldown_start(total, decay_share) if kind == "wsd" else total
+    total, warm, cooldown, kind, final_ratio = schedule
+    end = cooldown_start(total, cooldown) if kind == "wsd" else total
     warmup = int(warm * end)
-    rates = [learning_rate(step, total, peak, warmup, decay_share, kind, final_ratio) for step in range(total)]
+    rates = [learning_rate(step, total, peak, warmup, cooldown, kind, final_ratio) for step in range(total)]
     assert all(0 < rate <= peak for rate in rates)
     assert all(low < high for low, high in pairwise(rates[:warmup]))
     assert all(high >= low for high, low in pairwise(rates[max(0, warmup - 1) :]))
     assert warmup == 0 or rates[warmup - 1] == pytest.approx(peak)
-    after = learning_rate(total, total, peak, warmup, decay_share, kind, final_ratio)
+    after = learning_rate(total, total, peak, warmup, cooldown, kind, final_ratio)
     assert after == pytest.approx(peak * final_ratio if warmup < total and (kind == "cosine" or end < total) else peak)
 
 
@@ -50,14 +50,17 @@ def test_it_rises_to_the_peak_and_never_again(schedule: tuple[int, float, float,
     [
         ({"kind": "linear"}, "no schedule 'linear'; schedules are wsd, cosine"),
         ({"total": 0}, "at least 1 step, got 0"),
-        ({"decay_share": 1.5}, "decay_share must be from 0 to 1, got 1.5; example: 0.15"),
+        ({"cooldown": 1.5}, "schedule.cooldown must be from 0 to 1, got 1.5; example: 0.15"),
         ({"final_ratio": -1}, "final_ratio must be from 0 to 1"),
-        ({"warmup": 90}, "warmup must be from 0 to 85 steps, got 90: 100 steps, decay_share 0.15"),
+        (
+            {"warmup": 90},
+            "warmup must be from 0 to 85 steps, got 90: the cooldown begins at step 85 of 100; example: --set schedule.warmup=8",
+        ),
         ({"warmup": -1}, "warmup must be from 0 to 85 steps, got -1"),
     ],
 )
 def test_bad_requests_are_one_line_that_names_the_cause(change: dict[str, object], said: str) -> None:
-    values = {"step": 0, "total": 100, "peak": 1e-3, "warmup": 10, "decay_share": 0.15}
+    values = {"step": 0, "total": 100, "peak": 1e-3, "warmup": 10, "cooldown": 0.15}
     with pytest.raises(UsageError) as caught:
         learning_rate(**values | change)  # type: ignore[arg-type]
     assert said in str(caught.value)
