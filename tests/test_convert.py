@@ -157,9 +157,13 @@ def test_existing_destination_is_refused_before_any_work(source: Path, tmp_path:
     assert (out / "mine.txt").read_text() == "kept"
     with pytest.raises(LoopkitError):
         convert(str(tmp_path / "nowhere"), out, force=True)
+    with pytest.raises(UsageError, match="holds other things than a checkpoint"):
+        convert(str(source), out, force=True)
     assert (out / "mine.txt").read_text() == "kept"
+    (out / "mine.txt").unlink()
     convert(str(source), out, force=True)
-    assert not (out / "mine.txt").exists() and (out / "config.json").exists()
+    convert(str(source), out, dtype="bfloat16", force=True)
+    assert open_folder(out).dtype == "bfloat16"
 
 
 def test_a_folder_can_be_converted_in_place(source: Path) -> None:

@@ -16,7 +16,8 @@ def new_folder(path: Path, force: bool = False) -> Iterator[Path]:
     Raises UsageError where ``path`` exists and ``force`` is not set; with ``force`` the old folder goes after the new one
     is whole.
     """
-    refuse_existing(path, force)
+    if not (force and path.is_dir()):
+        refuse_existing(path, force=False)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.parent / f".{path.name}.{os.getpid()}.part"
     shutil.rmtree(temporary, ignore_errors=True)  # of a killed process that had the same number, as in a container
@@ -33,11 +34,13 @@ def new_folder(path: Path, force: bool = False) -> Iterator[Path]:
 
 
 def refuse_existing(path: Path, force: bool) -> None:
-    """Raises UsageError where something is at ``path`` already, unless ``force``."""
-    if path.exists() and not force:
-        raise UsageError(f"{path} exists already; choose another name, or --force to replace it")
+    """Raises UsageError where something is at ``path`` already; with ``force`` where that is neither a checkpoint nor empty."""
     if path.exists() and not path.is_dir():
         raise UsageError(f"{path} is a file, not a folder; choose another name")
+    if path.exists() and not force:
+        raise UsageError(f"{path} exists already; choose another name, or --force to replace it")
+    if path.is_dir() and any(path.iterdir()) and not (path / "config.json").exists():
+        raise UsageError(f"{path} holds other things than a checkpoint, and --force replaces checkpoints only; choose another name")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -7,7 +7,7 @@ from typing import Any, cast
 import numpy as np
 
 from loopkit import backend as backends
-from loopkit.checkpoint.atomic import new_folder
+from loopkit.checkpoint.atomic import new_folder, refuse_existing
 from loopkit.checkpoint.folder import Checkpoint, copy_portable, copy_tokenizer, kept_keys, open_folder, write_folder
 from loopkit.errors import LoopkitError, UsageError
 from loopkit.plan import Plan, check_plan
@@ -53,6 +53,7 @@ def quantize(source: Path | str, destination: Path | str, bits: int, force: bool
     checkpoint, destination = open_folder(source), Path(destination)
     _refuse_quantized(checkpoint)
     mlx = cast(Any, backends.load("mlx"))  # packing is MLX's own, so it is no part of the protocol
+    refuse_existing(destination, force)
     with new_folder(destination, force) as folder:
         copy_tokenizer(checkpoint.path, folder)
         if checkpoint.spec.looped:

@@ -12,7 +12,7 @@ import ml_dtypes
 import numpy as np
 
 from loopkit.checkpoint import tensors
-from loopkit.checkpoint.atomic import new_folder
+from loopkit.checkpoint.atomic import new_folder, refuse_existing
 from loopkit.errors import LoopkitError, UsageError
 from loopkit.spec import Spec
 
@@ -158,6 +158,7 @@ def write_folder(
     layouts also get the two files that run them in transformers and mlx-lm.
     """
     path = Path(path)
+    refuse_existing(path, force)
     with new_folder(path, force) as folder:
         fill_folder(folder, spec, arrays, dtype=dtype, tokenizer=tokenizer, config=config)
     return path

@@ -91,6 +91,7 @@ def finetune(
     from loopkit.training.loop import Hardware
 
     require_matplotlib()
+    options.refuse_non_folder(out)
     chosen = backends.load(backend)
     where = backends.choose_device(chosen, device)
     hardware = Hardware(chosen, where, dtype or chosen.default_dtype(where))

@@ -18,7 +18,7 @@ def generate(
     plan: options.Plan = None,
     max_tokens: Annotated[int, typer.Option(help="New tokens at most.")] = 128,
     temperature: Annotated[float, typer.Option(help="0 takes the likeliest token; 1 samples from the model.")] = 0.0,
-    seed: Annotated[int, typer.Option(help="Seed of the sampling; the same on both backends.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of the sampling; the same on both backends.", min=0)] = 0,
     kv_slots: options.KvSlots = None,
     until: options.Until = None,
     chat: Annotated[bool, typer.Option("--chat", help="Send the prompt as a user's message in the model's chat format.")] = False,

@@ -140,8 +140,8 @@ def _sweep(model: "Model", asked: dict[str, Any], wanted: dict[str, Any]) -> Non
 
     settings = Settings(
         named(asked["task"]),
-        options.numbers(asked["block"], "--block"),
-        options.numbers(asked["times"], "--times"),
+        options.numbers(asked["block"], "--block", 1),
+        options.numbers(asked["times"], "--times", 1),
         tuple(parse_mode(name.strip()) for name in asked["mode"].split(",")),
         asked["count"],
         asked["shots"],

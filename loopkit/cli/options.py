@@ -55,19 +55,27 @@ def refuse(names: Iterable[str], why: str) -> None:
         raise UsageError(f"--{name.replace('_', '-')} {why}")
 
 
-def numbers(text: str, option: str) -> tuple[int, ...]:
-    """``1..4`` or ``2,3,6`` as numbers. Raises UsageError."""
+def numbers(text: str, option: str, least: int = 0) -> tuple[int, ...]:
+    """``1..4`` or ``2,3,6`` as numbers, none below ``least``. Raises UsageError."""
     try:
-        if ".." in text:
-            first, last = map(int, text.split(".."))
-            return tuple(range(first, last + 1))
-        return tuple(map(int, text.split(",")))
+        first, dots, last = text.partition("..")
+        found = tuple(range(int(first), int(last) + 1)) if dots else tuple(map(int, text.split(",")))
     except ValueError:
-        raise UsageError(f"cannot read {option} {text!r}; write 1..4 or 2,3") from None
+        found = ()
+    if not found or min(found) < least:
+        raise UsageError(f"cannot read {option} {text!r}; write 1..4 or 2,3, all {least} or more")
+    return found
+
+
+def refuse_non_folder(path: Path) -> None:
+    """Raises UsageError where ``path`` is there and no folder."""
+    if path.exists() and not path.is_dir():
+        raise UsageError(f"--out names a folder, and {path} is a file; choose another name")
 
 
 def refuse_file(path: Path, force: bool) -> None:
-    """Raises UsageError where the file is there already, unless ``force``."""
+    """Raises UsageError where the file is there already, unless ``force``, or its folder is a file."""
+    refuse_non_folder(path.parent)
     if path.exists() and not force:
         raise UsageError(f"{path} exists already; choose another --out, or --force to replace it")
 

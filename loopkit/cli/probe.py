@@ -62,6 +62,7 @@ def probe(
     asked = studies.Study(name, checkpoints, plan, data, examples, length, shots, seed, backend, device, dtype, own)
     _ = asked.probes  # a wrong name shows before any work
     if out:
+        studies.check(asked)  # before --force takes an old folder away
         studies.open_folder(asked, out, force)
     with bars() as of:
         try:

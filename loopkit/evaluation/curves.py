@@ -71,10 +71,12 @@ def in_context(
 
 
 def fitting_shots(model: Model, task: str, count: int, seed: int) -> list[int]:
-    """0, 1, 2, 4, 8, ...: as many worked examples as fit the model's positions before each of the questions."""
+    """0, 1, 2, 4, ...: as many worked examples as fit the model's positions before each question. Raises UsageError where none fits."""
     found: list[int] = []
     while not found or _longest(model, task, count, found[-1], seed) <= model.spec.max_position_embeddings:
         found.append(2 ** (len(found) - 1) if found else 0)
+    if not found[:-1]:
+        raise UsageError(f"no question of {task} fits the model's {model.spec.max_position_embeddings} positions")
     return found[:-1]
 
 
@@ -86,7 +88,7 @@ def finetuning(path: Path, task: str, examples: int, seed: int, tuning: Tuning, 
     folder holds another run.
     """
     if not examples:
-        return accuracies(load(path, hardware.backend.name, hardware.device), task, count=count)[0]
+        return accuracies(load(path, hardware.backend.name, hardware.device, hardware.dtype), task, count=count)[0]
     run = RunFolder(folder)
     recipe = _recipe(path, task, examples, seed, tuning)
     if run.path.exists() and run.recipe != recipe:
@@ -96,7 +98,7 @@ def finetuning(path: Path, task: str, examples: int, seed: int, tuning: Tuning, 
         ready = resume(run, hardware) if run.path.exists() else begin(recipe, run, hardware)
         for _ in train(ready, run, hardware):
             pass
-    return accuracies(load(run.path, hardware.backend.name, hardware.device), task, count=count)[0]
+    return accuracies(load(run.path, hardware.backend.name, hardware.device, hardware.dtype), task, count=count)[0]
 
 
 def _recipe(path: Path, task: str, examples: int, seed: int, tuning: Tuning) -> Recipe:

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from loopkit.errors import UsageError
+from loopkit.evaluation.statistics import holm
 from loopkit.evaluation.sweep import Results, Row, Settings, ask, candidates, ranked, rows
 from loopkit.inference.modes import split_mode, with_mode
 from loopkit.inference.scoring import MEMORY
@@ -53,8 +54,9 @@ def search(model: Model, settings: Settings, budget: int, folder: Path | None = 
         for results in ask(model, ["", *plans], settings, folder and folder / f"round-{number}", memory):
             yield Progress(number, len(known) + 1, results)
         tried = ranked([*tried, *_overall(rows(model, results))])
-        plans = [plan for plan in _joined(tried, singles) if plan not in known][: budget - 1 - len(known)]
+        plans = [plan for plan in _joined(tried, singles, model.text()) if plan not in known][: budget - 1 - len(known)]
         number += 1
+    tried = _corrected(tried, model.text())
     winner = tried[0]
     later = replace(settings, first=settings.first + settings.count)
     wanted = [] if winner.plan == model.text() else [winner.plan]
@@ -72,10 +74,16 @@ def _spread(plans: Sequence[str], most: int) -> list[str]:
     return [plans[i * len(plans) // most] for i in range(most)] if len(plans) > most else list(plans)
 
 
-def _joined(tried: Sequence[Row], singles: Sequence[str]) -> Iterator[str]:
+def _corrected(tried: Sequence[Row], base: str) -> list[Row]:
+    """With Holm's correction for the plans of all rounds: those of the later ones were picked among the earlier."""
+    p_holm = dict(zip((row.plan for row in tried if row.plan != base), holm([row.p for row in tried if row.plan != base]), strict=True))
+    return [replace(row, p_holm=p_holm.get(row.plan, row.p_holm)) for row in tried]
+
+
+def _joined(tried: Sequence[Row], singles: Sequence[str], base: str) -> Iterator[str]:
     """The best plans with each of the best single blocks added or put in the place of those that it overlaps, best pairs first."""
     blocks = [row.plan for row in tried if row.plan in singles][:BEAM]
-    heads = [row.plan for row in tried if ":" in row.plan][:BEAM]
+    heads = [row.plan for row in tried if row.plan != base][:BEAM]
     pairs = sorted(((i + j, head, block) for i, head in enumerate(heads) for j, block in enumerate(blocks)), key=lambda pair: pair[0])
     made = (_join(head, block) for _, head, block in pairs)
     yield from dict.fromkeys(plan for plan in made if plan)

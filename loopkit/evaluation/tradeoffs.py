@@ -59,7 +59,8 @@ class Entry:
     def interval(self) -> tuple[float, float]:
         """The 95% interval of the accuracy: of the mean over seeds (Student's t), or with one seed over questions (Wilson)."""
         if len(self._means) > 1:
-            return mean_interval(self._means)
+            low, high = mean_interval(self._means)
+            return max(0.0, low), min(1.0, high)
         every = self.accuracies[0]
         return wilson(sum(each.correct for each in every), sum(each.questions for each in every))
 
@@ -92,7 +93,7 @@ def held_out(found: Sequence[Group], mix: str | None, rows: int, length: int) ->
     """Rows of ``length`` tokens of a mixture, by default that of the groups' runs; None where these differ or are no runs.
 
     Documents are laid out as the runs' recipes say (data.documents, shots and answers) where that is the same for all, else as recipes do
-    that say nothing. Raises UsageError on a mixture that cannot be read.
+    that say nothing; no more of them is held out than every run held out. Raises UsageError on a mixture that cannot be read.
     """
     members = [path for group in found for path in group.members]
     recipes = [RunFolder(path).recipe.data for path in members if (path / "config.toml").exists()]
@@ -103,6 +104,7 @@ def held_out(found: Sequence[Group], mix: str | None, rows: int, length: int) ->
     mixture = parse_mixture(mixes.pop() if mix is None else mix)
     mixture.check()
     packing = Packing(AT_ONCE, length)
+    packing = replace(packing, heldout=min(packing.heldout, *(each.heldout for each in recipes)) if recipes else packing.heldout)
     if len(layouts) == 1:
         documents, shots, answers, limit = layouts.pop()
         packing = replace(packing, documents=documents, shots=shots, answers=answers, limit=limit or None)
@@ -159,11 +161,12 @@ def nll(model: Model, plan: str | None, text: HeldOut, progress: Progress = quie
     steps = math.ceil(text.rows / AT_ONCE)
     for number in range(steps):
         progress(number, steps)
-        batch = batches.at(number)
+        batch = batches.numbered(np.arange(number * AT_ONCE, min((number + 1) * AT_ONCE, text.rows)))
         documents = None if batch.documents is None else np.pad(batch.documents, ((0, 0), (0, 1)), "edge")
         found = model.nll(np.concatenate([batch.ids, batch.targets[:, -1:]], axis=1), plan, documents)
         counts = np.ones(found.shape, bool) if batch.loss_mask is None else batch.loss_mask
         total, tokens = total + float(found[counts].sum()), tokens + int(counts.sum())
+        counts = counts & (batch.targets != codec.end_id)  # ends of documents are no bytes of the text
         size += sum(len(codec.decode(row[mask]).encode()) for row, mask in zip(batch.targets, counts, strict=True))
     progress(steps, steps)
     return total / tokens, total / math.log(2) / max(size, 1)

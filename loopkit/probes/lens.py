@@ -109,11 +109,11 @@ def check(lens: Lens, model: Model, plan: Plan) -> None:
 
 
 def unembedding(model: Model) -> Array:
-    """The head's matrix, float32 ``[V, D]``. Raises LoopkitError where it is packed."""
+    """The head's matrix, float32 ``[V, D]``. Raises UsageError where it is packed."""
     name = "model.embed_tokens.weight" if model.spec.tie_word_embeddings else "lm_head.weight"
     array = model.checkpoint.arrays[name]
     if array.dtype.kind == "u":
-        raise LoopkitError("a tuned lens needs an unembedding that is not packed; use the checkpoint as it was before --quantize")
+        raise UsageError("a tuned lens needs an unembedding that is not packed; use the checkpoint as it was before --quantize")
     return np.asarray(array, dtype=np.float32)
 
 

@@ -5,7 +5,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from loopkit.errors import LoopkitError, UsageError
+from loopkit.errors import UsageError
 from loopkit.probes.common import Array, order, prompts, traced, watched
 from loopkit.probes.result import Chart, Grid, Headline, Result
 from loopkit.progress import Progress, quiet
@@ -49,7 +49,7 @@ class BlockSimilarity(Result):
 def block_similarity(model: Model, ids: np.ndarray, plan: Depth = None, *, size: int = 1, progress: Progress = quiet) -> BlockSimilarity:
     """Cosine similarity of weights between layers (or blocks of ``size`` of them) and of updates between visits.
 
-    ids ``[B, T]``. Raises LoopkitError on a quantized checkpoint, whose weights are packed.
+    ids ``[B, T]``. Raises UsageError on a quantized checkpoint, whose weights are packed.
     """
     visits, layers = order(model, plan), model.spec.n_layers
     if not 1 <= size <= layers:
@@ -64,7 +64,7 @@ def _gram(model: Model, name: str) -> Array:
     """Inner products of one matrix between all layers, ``[layers, layers]``."""
     arrays = [model.checkpoint.arrays[f"model.layers.{layer}.{name}"] for layer in range(model.spec.n_layers)]
     if arrays[0].dtype.kind == "u":
-        raise LoopkitError("block-similarity needs weights that are not packed; use the checkpoint as it was before --quantize")
+        raise UsageError("block-similarity needs weights that are not packed; use the checkpoint as it was before --quantize")
     flat = [np.asarray(array).reshape(-1) for array in arrays]
     gram = np.zeros((len(flat), len(flat)))
     for start in range(0, flat[0].size, CHUNK):

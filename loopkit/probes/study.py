@@ -18,7 +18,9 @@ import numpy as np
 from loopkit import session
 from loopkit.checkpoint.atomic import write_text
 from loopkit.checkpoint.folder import newest, read_json
+from loopkit.checkpoint.folder import open_folder as open_checkpoint
 from loopkit.errors import UsageError
+from loopkit.plan import parse_plan
 from loopkit.probes.common import order
 from loopkit.probes.draw import pictures, section
 from loopkit.probes.prompts import Prompts, read_prompts
@@ -80,6 +82,14 @@ def settable(probe: Probe) -> dict[str, Any]:
     """The settings of a probe with their defaults: its numbers and texts."""
     parameters = inspect.signature(probe.run).parameters.values()
     return {each.name: each.default for each in parameters if isinstance(each.default, (int, float, str)) and each.name != "seed"}
+
+
+def check(study: Study) -> None:
+    """Raises LoopkitError where a checkpoint or the plan on it cannot be opened."""
+    for path in study.checkpoints.values():
+        spec = open_checkpoint(path).spec
+        if study.plan:
+            parse_plan(study.plan, spec.plan)
 
 
 def open_folder(study: Study, out: Path, force: bool) -> None:

@@ -177,3 +177,20 @@ def test_what_is_kept_says_what_was_asked(model: Model, tmp_path: Path) -> None:
     about = json.loads((tmp_path / "s/sweep.json").read_text())
     assert about["settings"]["tasks"] == list(SETTINGS.tasks)
     assert len(about["weights"]) == 32
+
+
+def test_a_search_corrects_for_all_plans_of_all_rounds(model: Model) -> None:
+    settings = Settings(("var-basic-0",), blocks=(1,), times=(2,), count=8, shots=0)
+    events, found = found_of(list(search(model, settings, 9)))
+    assert max(event.round for event in events) > 1
+    others = [row for row in found.tried if row.plan != "4"]
+    assert [row.p_holm for row in others] == pytest.approx(list(holm([row.p for row in others])))
+
+
+def test_a_search_on_a_model_whose_own_plan_is_a_listing(tmp_path: Path) -> None:
+    byte_codec().save(tmp_path)
+    spec = Spec(48, 96, 4, 2, 12, 257, "layers:0,2,1,3")
+    swapped = loopkit.load(write_folder(tmp_path / "model", spec, random_arrays(spec), tokenizer=tmp_path), "torch", "cpu")
+    _, found = found_of(list(search(swapped, Settings(("var-basic-0",), blocks=(1,), times=(2,), count=4, shots=0), 8)))
+    assert "layers:0,2,1,3" in {row.plan for row in found.tried[:6]}
+    assert len(found.tried) > 5

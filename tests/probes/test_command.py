@@ -152,6 +152,15 @@ def test_help_has_an_example(run: Run) -> None:
     assert set(PROBES) <= {word.strip(",;:.") for word in shown.out.split()}
 
 
+def test_force_takes_nothing_away_for_a_checkpoint_that_is_not_there(run: Run, models: Path, tmp_path: Path) -> None:
+    asked = ("--out", tmp_path / "out", *QUICK)
+    assert run("probe", "swap", models / "base", *asked).code == 0
+    page = (tmp_path / "out" / "page.html").read_text(encoding="utf-8")
+    for wrong in ((models / "bse",), (models / "base", "--plan", "3:9x2")):
+        assert run("probe", "swap", *wrong, *asked, "--force").code != 0
+    assert (tmp_path / "out" / "page.html").read_text(encoding="utf-8") == page
+
+
 def test_force_does_it_again(run: Run, models: Path, tmp_path: Path) -> None:
     out = tmp_path / "norms"
     for extra in ((), ("--force",), ("--force", "--seed", 4)):

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from fake import FakeEngine
-from loopkit_tui.engine import Side
+from loopkit_tui.engine import Look, Side
 from loopkit_tui.screens.pane import Pane
 from loopkit_tui.widgets.stack import VisitStack
 from loopkit_tui.widgets.tokens import NextTokens
@@ -178,7 +178,7 @@ def test_the_mouse_moves_drags_and_turns(tmp_path: Path) -> None:
         place = stack.content_region.x - stack.region.x + 8
 
         def at(visit: int) -> tuple[int, int]:
-            return place + visit * stack.cell, 1
+            return place + (visit + 1) * stack.cell - 1, 1  # its last column
 
         await pilot.click(VisitStack, offset=at(20))
         assert app.choice.plan == "20:24x3"
@@ -326,3 +326,23 @@ def test_export_writes_the_picture_the_numbers_and_the_command(tmp_path: Path) -
         await pilot.press("y")
 
     play(app, script)
+
+
+def test_a_plan_that_does_not_fit_the_model_is_said_and_another_can_be_made(tmp_path: Path) -> None:
+    app = make_app(tmp_path, plan="8:40x2")  # as kept from a deeper model
+
+    async def script(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: "range 8:40 is outside" in text_of(app))
+        await pilot.press("0", "up")
+        board = await settled(pilot)
+        assert board.look
+        assert "8:40" not in app.choice.plan
+
+    play(app, script)
+
+
+def test_a_model_without_numbers_says_so() -> None:
+    tokens = NextTokens()
+    nan = float("nan")
+    tokens.look = Look((Side("diverged"), Side("diverged")), 1, (), nan, (nan, nan), ((0,), (0,)), (1.0, 1.0), 1, 0.1)
+    assert "not numbers" in tokens.render().plain

@@ -67,6 +67,9 @@ class ModelEngine:
         about = About(path, places.name(path), spec.plan, spec.layout, cost.parameters(spec), weights, spec.max_position_embeddings)
         emit(about)
         emit(Loading(path, "starting"))
+        if path in self._models and self._models[path].checkpoint.path != folder:  # a run that has gone on
+            self._models.pop(path)
+            self._forget(path)
         model = self._model(path, _by_percent(lambda done, total: emit(Loading(path, f"loading {total / 1e6:,.0f} MB", done / total))))
         dtype = str(model.weights["model.norm.weight"].dtype).split(".")[-1]
         emit(About(**{**asdict(about), "plan": about.plan, "where": f"{model.backend.name} {model.device} {dtype}"}))

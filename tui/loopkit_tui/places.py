@@ -31,18 +31,26 @@ def find(here: Path, recent: tuple[str, ...] = ()) -> list[Place]:
 
 def runs(here: Path, named: tuple[str, ...] = ()) -> list[Path]:
     """The run folders among ``named`` and around ``here``, the newest first."""
-    candidates = {path.resolve(): path for path in (*map(Path, named), *_around(here)) if (path / "config.toml").is_file()}
+    candidates = {path.resolve(): path for path in (*map(Path, named), *_around(here)) if _is_file(path / "config.toml")}
     return sorted(candidates.values(), key=_changed, reverse=True)
 
 
 def look(path: Path) -> Place | None:
     """What a folder holds, if it can be opened."""
-    if (path / "latest").is_file():
+    if _is_file(path / "latest"):
         name = (path / "latest").read_text(encoding="utf-8").strip()
         return Place(str(path), "run", f"{_sizes(path / name)}, {Path(name).name}")
-    if (path / "config.json").is_file() and any(path.glob("*.safetensors")):
+    if _is_file(path / "config.json") and any(path.glob("*.safetensors")):
         return Place(str(path), "hub" if "snapshots" in path.parts else "checkpoint", _sizes(path))
     return None
+
+
+def _is_file(path: Path) -> bool:
+    """Whether a file is there and its folder may be read."""
+    try:
+        return path.is_file()
+    except OSError:
+        return False
 
 
 def name(path: str) -> str:

@@ -97,12 +97,13 @@ COLUMNS = {"steps": "step", "losses": "loss", "tokens": "tokens", "seconds": "se
 
 def start(recipe: str, out: str) -> "subprocess.Popen[bytes]":
     """loopkit train in a process of its own that outlives the app. Raises LoopkitError where it cannot be."""
-    if not Path(recipe).expanduser().is_file():
+    recipe, out = str(Path(recipe).expanduser()), str(Path(out).expanduser())
+    if not Path(recipe).is_file():
         raise LoopkitError(f"there is no recipe {recipe}; e.g. examples/demo.toml")
     if Path(out).exists():
         raise LoopkitError(f"{out} exists already; choose another folder")
     log = Path(f"{out}.log")
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("xb") as file:
+    with log.open("wb") as file:
         command = [sys.executable, "-m", "loopkit", "train", recipe, "--out", out]
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)

@@ -32,7 +32,7 @@ def sweep(model: "Model", ask: SweepAsk, emit: Emit, memory: int) -> None:
     from loopkit.inference.modes import Mode
 
     settings = sweeps.Settings((ask.task,), ask.blocks, ask.times, (cast(Mode, ask.mode),), ask.count, ask.shots, ask.seed)
-    for results in sweeps.sweep(model, settings, folder(model.checkpoint.path, ask), memory):
+    for results in sweeps.sweep(model, settings, folder(model, ask), memory):
         rows = sweeps.rows(model, results)
         if rows:
             base = _cell(rows[0], (0, len(model.plan), 1))
@@ -40,11 +40,13 @@ def sweep(model: "Model", ask: SweepAsk, emit: Emit, memory: int) -> None:
             emit(SweepState(results.share_done, len(model.plan), base, cells))
 
 
-def folder(checkpoint: Path, ask: SweepAsk) -> Path:
-    """Where a sweep's answers are kept."""
+def folder(model: "Model", ask: SweepAsk) -> Path:
+    """Where a sweep's answers are kept, by the model's weights: another one at the same path has its own."""
     from platformdirs import user_cache_path
 
-    key = hashlib.sha256(f"{checkpoint.resolve()} {ask}".encode()).hexdigest()[:16]
+    from loopkit.evaluation.store import fingerprint
+
+    key = hashlib.sha256(f"{fingerprint(model)} {ask}".encode()).hexdigest()[:16]
     return user_cache_path("loopkit", appauthor=False) / "sweeps" / key
 
 

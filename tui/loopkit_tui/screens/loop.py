@@ -81,7 +81,12 @@ class LoopScreen(SidesPane):
             return
         self._dial = self.dial
         stack = self.query_one(VisitStack)
-        stack.dial, stack.runs = self._dial, _visits(self.host.choice.plan, self._dial, about)
+        try:
+            runs = _visits(self.host.choice.plan, self._dial, about)
+        except UsageError as error:  # a plan kept from a model of another size, or typed on another screen
+            self.problem(str(error))
+            runs = about.plan
+        stack.dial, stack.runs = self._dial, runs
         box = self.query_one("#plan", Input)
         if not box.has_focus and box.value != self.host.choice.plan:
             with self.prevent(Input.Changed):

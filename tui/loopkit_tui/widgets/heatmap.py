@@ -93,8 +93,9 @@ class Heatmap(Widget, can_focus=True):
         """Put the cursor there; a second click chooses."""
         if self.cells is None:
             return
-        place = self._top + event.y - 1, self._left + (event.x - self._margin) // self.cells.width
-        if event.y >= 1 and event.x >= self._margin and place == self.validate_cursor(place):
+        x, y = event.x - self.gutter.left - self._margin, event.y - self.gutter.top - 1
+        place = self._top + y, self._left + x // self.cells.width
+        if y >= 0 and x >= 0 and place == self.validate_cursor(place):
             if event.chain > 1 or place == self.cursor:
                 self.action_choose()
             self.cursor = place

@@ -61,7 +61,10 @@ class VisitStack(Widget, can_focus=True):
         wide = (dial.stop - dial.start) * self.cell - (self.cell > 1)
         line = "╰" + "─" * (wide - 2) + "╯" if wide > 1 else "╵"
         label = f" {dial.start}:{dial.stop} ×{dial.times}" + (f" {dial.mode}" if dial.mode != "plain" else "")
-        return Content.assemble(" " * (8 + dial.start * self.cell), (line, "$warning"), (label, "$warning bold"))
+        before = 8 + dial.start * self.cell
+        if before + len(line) + len(label) > self.size.width:
+            return Content.assemble((f"{label.strip()} ".rjust(before), "$warning bold"), (line, "$warning"))
+        return Content.assemble(" " * before, (line, "$warning"), (label, "$warning bold"))
 
     def _visits(self) -> Content:
         passes = self._passes()
@@ -88,8 +91,8 @@ class VisitStack(Widget, can_focus=True):
     def _visit(self, event: events.MouseEvent) -> int | None:
         if self.dial is None:
             return None
-        visit = (event.x - 8) // self.cell
-        return visit if 0 <= visit < self.dial.visits and event.y <= 2 else None
+        visit = (event.x - self.gutter.left - 8) // self.cell
+        return visit if 0 <= visit < self.dial.visits and event.y - self.gutter.top <= 2 else None
 
     def on_mouse_down(self, event: events.MouseDown) -> None:
         """Begin to drag, or move the block."""

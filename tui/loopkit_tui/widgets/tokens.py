@@ -25,6 +25,8 @@ class NextTokens(Widget):
         bar = max(4, (self.size.width - LABEL - 2 * NUMBER - CHANGE - 6) // 2)
         likely = {each: each.left if self.stale else max(each.left, each.right) for each in self.look.candidates}
         rows = sorted(likely, key=lambda each: -likely[each])[: max(1, self.size.height - 1)]
+        if not rows:
+            return Content("the model's logits are not numbers")
         top = likely[rows[0]] or 1.0
         return Content("\n").join([self._head(bar), *(self._row(each, bar, top) for each in rows)])
 
