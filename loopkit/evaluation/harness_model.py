@@ -1,6 +1,6 @@
 """The LM evaluation harness's view of a live model. Importing this module imports lm_eval: do so inside functions."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,7 +17,6 @@ from loopkit.session import Model
 Ids = tuple[int, ...]
 Pair = tuple[Ids, Ids]  # context and continuation
 
-ROOM = 4  # tokens of continuations beside each token of their context in one row, at most
 LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # names of one setting, the first one counts
 NEUTRAL = {"top_p": 1.0, "top_k": 0, "num_beams": 1, "repetition_penalty": 1.0}  # values that change nothing
 
@@ -38,8 +37,10 @@ class Scores:
         return [self._found[pair] for pair in pairs]
 
     def _compute(self, pairs: Sequence[Pair]) -> None:
-        done = 0
-        requests = list(_requests(pairs))
+        options, done = dict[Ids, list[Ids]](), 0
+        for context, continuation in pairs:
+            options.setdefault(context, []).append(continuation)
+        requests = [Request(context, tuple(each)) for context, each in options.items()]
         self.progress(done, len(pairs))
         for batch in self.model.score(requests, self.runs, self.memory):
             for score in batch:
@@ -48,18 +49,6 @@ class Scores:
                     self._found[request.prompt, continuation] = score.log_likelihood[:, column], score.greedy[:, column]
                 done += len(request.options)
                 self.progress(done, len(pairs))
-
-
-def _requests(pairs: Sequence[Pair]) -> Iterator[Request]:
-    """Continuations of one context together while it is a fair part of their row, whose attention mask is as large as its square."""
-    rows: dict[Ids, list[Ids]] = {}
-    for context, continuation in pairs:
-        options = rows.setdefault(context, [])
-        if options and sum(map(len, options)) + len(continuation) > ROOM * len(context):
-            yield Request(context, tuple(options))
-            options.clear()
-        options.append(continuation)
-    yield from (Request(context, tuple(options)) for context, options in rows.items())
 
 
 @dataclass(frozen=True)

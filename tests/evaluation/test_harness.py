@@ -240,14 +240,6 @@ def test_settings_of_generation() -> None:
         generation({"do_sample": True})
 
 
-def test_texts_without_a_context_are_rows_of_their_own() -> None:
-    from loopkit.evaluation.harness_model import _requests
-
-    long, prompt = tuple(range(60)), tuple(range(300))
-    found = list(_requests([((0,), long), (prompt, (1,)), ((0,), long[:50]), (prompt, (2,)), (prompt, (3,))]))
-    assert sorted((len(each.prompt), len(each.options)) for each in found) == [(1, 1), (1, 1), (300, 3)]
-
-
 def test_a_text_that_cannot_be_scored(model: Model) -> None:
     from loopkit.evaluation.harness_model import HarnessModel, Scores
 

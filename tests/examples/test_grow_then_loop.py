@@ -258,7 +258,7 @@ def test_the_dry_run_prints_every_job(size: Size) -> None:
     lines = done.stdout.splitlines()
     jobs = Story(size, Path("runs/story")).jobs
     assert sum(line.startswith("loopkit ") for line in lines) == len(jobs)
-    assert sum(bool(re.search(r"training FLOPs, .* \d (s|min|h|days)\b", line)) for line in lines) == sum(job.trains for job in jobs) + 1
+    assert sum(bool(re.search(r"training FLOPs, .*\d (s|min|h|days)\b", line)) for line in lines) == sum(job.trains for job in jobs) + 1
     assert not Path("runs/story/story.json").exists()
 
 
