@@ -4,6 +4,8 @@ import json
 import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from hashlib import blake2b
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -54,6 +56,15 @@ class Checkpoint:
     def dtype(self) -> str:
         """The stored type of the embedding, e.g. ``bfloat16``."""
         return self.arrays["model.norm.weight"].dtype.name
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hash of the model's sizes and weights, all of which are read for it once."""
+        digest = blake2b(repr(self.spec).encode(), digest_size=16)
+        for name, array in sorted(self.arrays.items()):
+            digest.update(name.encode())
+            digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+        return digest.hexdigest()
 
 
 def open_folder(path: Path | str) -> Checkpoint:

@@ -115,9 +115,10 @@ def train(
         recipe = _recipe(config, overrides, match_flops)
         if (block or grow_steps) and not recipe.growth.operator:
             raise UsageError("--block and --grow-steps say how a model grows; say by which operator: --grow lidas")
-        for folder in _folders(out, seeds):
+        folders = _folders(out, seeds)
+        for folder in folders:
             folder.refuse_existing()
-        for folder, seeded in zip(_folders(out, seeds), _seeded(recipe, seeds), strict=True):
+        for folder, seeded in zip(folders, _seeded(recipe, seeds), strict=True):
             _train(folder, partial(start.begin, seeded, folder, hardware), hardware, as_json)
 
 

@@ -11,7 +11,7 @@ from loopkit.data.tasks import few_shot, find, questions
 from loopkit.data.tokenizers import checkpoint_codec
 from loopkit.errors import UsageError
 from loopkit.evaluation.choice import Accuracy, accuracies, request
-from loopkit.evaluation.statistics import mean_interval
+from loopkit.evaluation.statistics import share_interval
 from loopkit.progress import Bars, silent
 from loopkit.session import Model, load
 from loopkit.training.folder import RunFolder
@@ -37,8 +37,7 @@ class Spot:
         """The 95% interval: of the mean over seeds (Student's t), or with one seed over questions (Wilson)."""
         if len(self.accuracies) == 1:
             return self.accuracies[0].interval
-        low, high = mean_interval([each.share for each in self.accuracies])
-        return max(0.0, low), min(1.0, high)
+        return share_interval([each.share for each in self.accuracies])
 
 
 @dataclass(frozen=True)

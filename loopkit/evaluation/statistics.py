@@ -48,6 +48,12 @@ def mean_interval(values: Sequence[float]) -> tuple[float, float]:
     return mean - half, mean + half
 
 
+def share_interval(shares: Sequence[float]) -> tuple[float, float]:
+    """``mean_interval`` of shares, as far as it lies within 0 and 1."""
+    low, high = mean_interval(shares)
+    return max(0.0, low), min(1.0, high)
+
+
 def student_t(freedom: int) -> float:
     """Student's t that 95% lie within, two-sided (tables to 30 degrees of freedom, then Cornish and Fisher's expansion)."""
     if freedom <= len(_T95):

@@ -4,7 +4,6 @@ import json
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -27,7 +26,7 @@ class Store:
 
     def __init__(self, folder: Path, model: Model, settings: "Settings", plans: Sequence[str]) -> None:
         self.answers = folder / "answers.jsonl"
-        about = json.loads(json.dumps({"settings": asdict(settings), "plans": list(plans), "weights": fingerprint(model)}))
+        about = json.loads(json.dumps({"settings": asdict(settings), "plans": list(plans), "weights": model.checkpoint.fingerprint}))
         path = folder / "sweep.json"
         if path.exists():
             _same(path, about)
@@ -65,15 +64,6 @@ class Store:
                 raise LoopkitError(
                     f"{self.answers} line {number} is damaged ({error}); remove the line to ask its questions again"
                 ) from error
-
-
-def fingerprint(model: Model) -> str:
-    """A hash of the model's sizes and weights."""
-    digest = blake2b(repr(model.spec).encode(), digest_size=16)
-    for name, array in sorted(model.checkpoint.arrays.items()):
-        digest.update(name.encode())
-        digest.update(np.ascontiguousarray(array).view(np.uint8).data)
-    return digest.hexdigest()
 
 
 def _same(path: Path, about: dict[str, Any]) -> None:

@@ -13,7 +13,7 @@ from loopkit.data.mixture import Mixture, parse_mixture
 from loopkit.data.tokenizers import checkpoint_codec
 from loopkit.errors import LoopkitError, UsageError
 from loopkit.evaluation.choice import Accuracy, accuracies
-from loopkit.evaluation.statistics import mean_interval, wilson
+from loopkit.evaluation.statistics import share_interval, wilson
 from loopkit.progress import Bars, Progress, quiet, silent
 from loopkit.session import Model, load
 from loopkit.training.folder import RunFolder
@@ -59,8 +59,7 @@ class Entry:
     def interval(self) -> tuple[float, float]:
         """The 95% interval of the accuracy: of the mean over seeds (Student's t), or with one seed over questions (Wilson)."""
         if len(self._means) > 1:
-            low, high = mean_interval(self._means)
-            return max(0.0, low), min(1.0, high)
+            return share_interval(self._means)
         every = self.accuracies[0]
         return wilson(sum(each.correct for each in every), sum(each.questions for each in every))
 
@@ -96,7 +95,7 @@ def held_out(found: Sequence[Group], mix: str | None, rows: int, length: int) ->
     that say nothing; no more of them is held out than every run held out. Raises UsageError on a mixture that cannot be read.
     """
     members = [path for group in found for path in group.members]
-    recipes = [RunFolder(path).recipe.data for path in members if (path / "config.toml").exists()]
+    recipes = [run.recipe.data for run in map(RunFolder, members) if run.begun]
     layouts = {(each.documents, each.shots, each.answers, each.limit) for each in recipes}
     mixes = {each.mix for each in recipes} if len(recipes) == len(members) else set()
     if mix is None and len(mixes) != 1:
@@ -104,7 +103,7 @@ def held_out(found: Sequence[Group], mix: str | None, rows: int, length: int) ->
     mixture = parse_mixture(mixes.pop() if mix is None else mix)
     mixture.check()
     packing = Packing(AT_ONCE, length)
-    packing = replace(packing, heldout=min(packing.heldout, *(each.heldout for each in recipes)) if recipes else packing.heldout)
+    packing = replace(packing, heldout=min([packing.heldout, *(each.heldout for each in recipes)]))
     if len(layouts) == 1:
         documents, shots, answers, limit = layouts.pop()
         packing = replace(packing, documents=documents, shots=shots, answers=answers, limit=limit or None)
@@ -191,7 +190,7 @@ def partners(entries: Sequence[Entry]) -> list[dict[str, list[int]]]:
 def _training_flops(path: Path) -> float | None:
     """What the run of a checkpoint has spent; None where it has none."""
     run = RunFolder(path)
-    if not (path / "config.toml").exists():
+    if not run.begun:
         return None
     saved = run.newest()
     if saved is None:

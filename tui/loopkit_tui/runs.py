@@ -104,6 +104,6 @@ def start(recipe: str, out: str) -> "subprocess.Popen[bytes]":
         raise LoopkitError(f"{out} exists already; choose another folder")
     log = Path(f"{out}.log")
     log.parent.mkdir(parents=True, exist_ok=True)
-    with log.open("wb") as file:
+    with log.open("ab") as file:
         command = [sys.executable, "-m", "loopkit", "train", recipe, "--out", out]
         return subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=file, stderr=file, start_new_session=True)

@@ -44,9 +44,7 @@ def folder(model: "Model", ask: SweepAsk) -> Path:
     """Where a sweep's answers are kept, by the model's weights: another one at the same path has its own."""
     from platformdirs import user_cache_path
 
-    from loopkit.evaluation.store import fingerprint
-
-    key = hashlib.sha256(f"{fingerprint(model)} {ask}".encode()).hexdigest()[:16]
+    key = hashlib.sha256(f"{model.checkpoint.fingerprint} {ask}".encode()).hexdigest()[:16]
     return user_cache_path("loopkit", appauthor=False) / "sweeps" / key
 
 
