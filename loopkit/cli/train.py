@@ -100,8 +100,10 @@ def train(
             raise UsageError("--resume goes on with the run as it was; leave out the recipe and its options")
         folders = _folders(out, seeds)
         known = next((folder for folder in folders if folder.begun), folders[0]).recipe
-        for folder, seeded in zip(folders, _seeded(known, seeds), strict=True):
-            go_on = partial(start.resume, folder, hardware) if folder.begun else partial(start.begin, seeded, folder, hardware)
+        begun = [folder.begun for folder in folders]
+        hardware.backend.barrier()  # all processes have looked before one of them makes a folder
+        for folder, seeded, there in zip(folders, _seeded(known, seeds), begun, strict=True):
+            go_on = partial(start.resume, folder, hardware) if there else partial(start.begin, seeded, folder, hardware)
             _train(folder, go_on, hardware, as_json)
     elif branch:
         if config or match_flops:
@@ -116,7 +118,7 @@ def train(
         if (block or grow_steps) and not recipe.growth.operator:
             raise UsageError("--block and --grow-steps say how a model grows; say by which operator: --grow lidas")
         folders = _folders(out, seeds)
-        for folder in folders:
+        for folder in folders if hardware.rank == 0 else ():  # the process that makes them
             folder.refuse_existing()
         for folder, seeded in zip(folders, _seeded(recipe, seeds), strict=True):
             _train(folder, partial(start.begin, seeded, folder, hardware), hardware, as_json)
