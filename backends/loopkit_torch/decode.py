@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from loopkit.spec import Spec
-from loopkit_torch import model
+from loopkit_torch import compiling, model
 
 _PAYS_AFTER = 500  # tokens: compiling takes 3 to 11 s, and each token of SmolLM2-135M then saves 0.012 s
 
@@ -32,17 +32,15 @@ class Decoder:
     def _visit(self, x_BTD: Tensor, w: model.Layer, spec: Spec, rotary: model.Pair, slot: model.Pair) -> Tensor:
         if self.eager_tokens > 0:  # compiling failed at an earlier visit of this token
             return _plain_visit(x_BTD, w, spec, rotary, slot)
-        from torch._dynamo import exc, mark_dynamic  # a second of imports
+        from torch._dynamo import mark_dynamic  # a second of imports
 
         for part_BGSK in slot:
             mark_dynamic(part_BGSK, 2)
         try:
             return _compiled()(x_BTD, w, spec, rotary, slot)
-        except (exc.TorchDynamoException, exc.FailOnRecompileLimitHit) as error:  # no C++ compiler, or many models of other sizes
+        except compiling.failures() as error:
             self.eager_tokens = float("inf")
-            reason = getattr(error, "inner_exception", error)
-            first = str(reason).partition("\n")[0]
-            warnings.warn(f"decoding stays eager, which is slower: compiling failed ({type(reason).__name__}: {first})", stacklevel=2)
+            warnings.warn(f"decoding stays eager, which is slower: compiling failed ({compiling.reason(error)})", stacklevel=2)
             return _plain_visit(x_BTD, w, spec, rotary, slot)
 
 

@@ -11,11 +11,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from loopkit.errors import LoopkitError
 from loopkit.optimizer import Optimizer
 from loopkit.plan import Plan
 from loopkit.run import Batch
 from loopkit.spec import Spec
-from loopkit_torch import model
+from loopkit_torch import compiling, model
 from loopkit_torch.memory import DTYPES, get, put
 from loopkit_torch.optimize import Update
 
@@ -71,9 +72,7 @@ class Learner:
         total = _sum_over_processes(torch.tensor(float(_counted(batch)), device=device))
         loss = torch.zeros((), device=device)
         for part in _split(batch, self.micro_batches):
-            share = self._loss_sum(part, plan, detach_at) / total
-            share.backward()  # type: ignore[no-untyped-call]
-            loss += share.detach()
+            loss += self._add_gradients(part, plan, detach_at, total)
         self._sum_gradients()
         norm = self._update(rate)
         return float(_sum_over_processes(loss)), float(norm)
@@ -91,6 +90,16 @@ class Learner:
         """See loopkit.backend.Learner.state."""
         names = list(self.spec.shapes())
         return {part: {name: array.copy() for name, array in get(tensors, names).items()} for part, tensors in self.parts.items()}
+
+    def _add_gradients(self, batch: Batch, plan: Plan, detach_at: int | None, total: Tensor) -> Tensor:
+        """A batch's share of the loss, its gradients added to the leaves'. Raises LoopkitError where it cannot be compiled."""
+        try:
+            share = self._loss_sum(batch, plan, detach_at) / total
+            share.backward()  # type: ignore[no-untyped-call]
+        except compiling.failures() as error:
+            why = compiling.reason(error)
+            raise LoopkitError(f"compiling the layers failed ({why}); mend that, or train with --no-compile") from error
+        return share.detach()
 
     def _loss_sum(self, batch: Batch, plan: Plan, detach_at: int | None) -> Tensor:
         """Summed negative log-likelihood of the targets that count."""

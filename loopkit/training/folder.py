@@ -7,12 +7,14 @@ written whole or not at all, so a run that is killed goes on from the last one.
 import json
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 
 from loopkit.checkpoint import tensors
 from loopkit.checkpoint.atomic import new_folder, write_text
@@ -62,6 +64,19 @@ class RunFolder:
         """Raises UsageError where something is there already."""
         if self.path.exists() and (not self.path.is_dir() or any(self.path.iterdir())):
             raise UsageError(f"{self.path} exists already; continue it with --resume, or choose another --out")
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keep the folder to this process until the block, or the process, ends. Raises LoopkitError where another one has it."""
+        lock = FileLock(self.path / ".lock", blocking=False)
+        try:
+            lock.acquire()
+        except Timeout:
+            raise LoopkitError(f"another process is training in {self.path}; wait until it has ended, or stop it") from None
+        try:
+            yield
+        finally:
+            lock.release()
 
     def create(self, recipe: Recipe) -> None:
         """Write the recipe, by which the folder becomes a run."""

@@ -89,22 +89,26 @@ class Job:
 
 
 def run(
-    job: Job, hardware: Hardware, folder: RunFolder, state: State, position: Position, stop: Callable[[], bool] = lambda: False
+    job: Job,
+    hardware: Hardware,
+    folder: RunFolder,
+    make_state: Callable[[], State],
+    position: Position,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Event]:
     """Train from ``position`` to the end, yielding events. Process 0 writes checkpoints.
 
     Where ``stop`` of any process says so, all save and stop after the same step. Raises DivergedError where the loss is no number or
     explodes; the last whole checkpoint stays.
     """
-    learner = _learner(job, hardware, state, position)
+    learner = _learner(job, hardware, make_state(), position)
     total, train = job.recipe.schedule.steps, job.recipe.train
     while position.step < total:
         if len(position.history) < job.growths(position.step):
             started = time.perf_counter()
             stage = job.stages[len(position.history) + 1]
-            state = {part: grow_arrays(arrays, stage.source or ()) for part, arrays in learner.state().items()}
             position = replace(position, history=(*position.history, (stage.start, stage.source or ())))
-            learner = _learner(job, hardware, state, position)
+            learner = _learner(job, hardware, _grown(learner.state(), stage), position)
             yield Grown(position.step, stage.layers, stage.source or (), time.perf_counter() - started)
         step, position = _update(job, hardware, learner, position)
         yield step
@@ -120,6 +124,10 @@ def run(
             if stopped and not done:
                 yield Stopped(position.step)
                 return
+
+
+def _grown(state: State, stage: Stage) -> State:
+    return {part: grow_arrays(arrays, stage.source or ()) for part, arrays in state.items()}
 
 
 def _learner(job: Job, hardware: Hardware, state: State, position: Position) -> Learner:

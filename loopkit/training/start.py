@@ -4,6 +4,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from loopkit.training.prepare import initial_state, match_flops, prepare, total_
 from loopkit.training.recipe import Recipe
 from loopkit.training.trackers import tracked
 
-Ready = tuple[Job, State, Position]
+Ready = tuple[Job, Callable[[], State], Position]  # the state is made when training begins, and given up as soon as it is on the device
 
 
 def begin(recipe: Recipe, folder: RunFolder, hardware: Hardware) -> Ready:
@@ -25,7 +26,7 @@ def begin(recipe: Recipe, folder: RunFolder, hardware: Hardware) -> Ready:
     hardware.backend.barrier()
     if hardware.rank > 0:
         job = prepare(recipe, folder.tokenizer)
-    return job, initial_state(job), Position(0)
+    return job, partial(initial_state, job), Position(0)
 
 
 def _create(recipe: Recipe, folder: RunFolder) -> Job:
@@ -41,19 +42,15 @@ def _create(recipe: Recipe, folder: RunFolder) -> Job:
 
 
 def resume(folder: RunFolder, hardware: Hardware) -> Ready:
-    """A run from its last whole checkpoint, or from the start where it has none; what was recorded since is forgotten."""
+    """A run from its last whole checkpoint, or from the start where it has none."""
     job = prepare(folder.recipe, folder.tokenizer)
     saved = folder.newest()
     if saved is None:
-        state, position = initial_state(job), Position(0)
-    else:
-        spec, state, position = folder.load(saved)
-        if spec != job.spec_after(len(position.history)):
-            raise LoopkitError(f"{saved} is of another shape than {folder.path / 'config.toml'} says; was the file edited?")
-    if hardware.rank == 0:
-        folder.rewind(position.step)
-    hardware.backend.barrier()
-    return job, state, position
+        return job, partial(initial_state, job), Position(0)
+    spec, state, position = folder.load(saved)
+    if spec != job.spec_after(len(position.history)):
+        raise LoopkitError(f"{saved} is of another shape than {folder.path / 'config.toml'} says; was the file edited?")
+    return job, lambda: state, position
 
 
 def branch(source: RunFolder, recipe: Recipe, folder: RunFolder, hardware: Hardware) -> Ready:
@@ -101,13 +98,17 @@ def _check_equal(section: str, theirs: Mapping[str, Any], ours: Mapping[str, Any
 
 
 def train(ready: Ready, folder: RunFolder, hardware: Hardware, stop: Callable[[], bool] = lambda: False) -> Iterator[Event]:
-    """Run to the end; process 0 records every event in the folder and with the recipe's trackers, then yields it."""
-    job, state, position = ready
-    events = run(job, hardware, folder, state, position, stop)
+    """Run to the end; process 0 records every event in the folder and with the recipe's trackers, then yields it.
+
+    What was recorded after the step that the run begins with is forgotten. Raises LoopkitError where another process trains in the folder.
+    """
+    job, make_state, position = ready
+    events = run(job, hardware, folder, make_state, position, stop)
     if hardware.rank > 0:
         yield from events
         return
-    with tracked(job.recipe, folder.path, position.step) as log:
+    with folder.held(), tracked(job.recipe, folder.path, position.step) as log:
+        folder.rewind(position.step)
         for event in events:
             folder.record(event)
             log(event)

@@ -3,16 +3,20 @@
 import shutil
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import get_args
 
 import numpy as np
 import pytest
+import torch
+import torch._inductor.config
 from learners import FAMILIES, SPEC, Arrays, assert_close, go_on, gradient, rows, start
 from strategies import random_arrays, unrolled
 
+from loopkit import backend as backends
 from loopkit.backend import Backend, Weights
 from loopkit.checkpoint.initial import fold_norm_scaling, initialize
-from loopkit.errors import UsageError
+from loopkit.errors import LoopkitError, UsageError
 from loopkit.optimizer import Kind, Optimizer
 from loopkit.run import Batch, Rows, Run
 from loopkit.training.growth import grow_arrays, lidas
@@ -279,6 +283,16 @@ def test_compiled_steps_repeat_bit_for_bit(backend: Backend, device: str) -> Non
     unbroken.evaluate(rows(spec, batch=3, length=7), spec.plan)
     for step in range(3, 6):
         assert resumed.step(rows(spec, seed=step), spec.plan, 0.01) == unbroken.step(rows(spec, seed=step), spec.plan, 0.01)
+
+
+def test_torch_says_that_it_cannot_compile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(tmp_path))  # nothing compiled earlier is at hand
+    learner = start(backends.load("torch"), "cpu", SPEC, initialize(SPEC), Optimizer(), compiled=True)
+    torch._dynamo.reset()
+    no_compiler = torch._inductor.config.patch({"cpp.cxx": (str(tmp_path / "g++"),)})
+    with no_compiler, pytest.raises(LoopkitError, match=r"No working C\+\+ compiler.*train with --no-compile"):
+        learner.step(rows(SPEC), SPEC.plan, 0.01)
+    torch._dynamo.reset()
 
 
 def test_mlx_says_that_it_does_not_compile_on_a_cpu(mlx: Backend) -> None:

@@ -147,6 +147,29 @@ def test_ctrl_c_or_a_polite_kill_saves_and_says_how_to_go_on(tmp_path: Path, unb
     assert set(losses(folder).items()) <= set(losses(unbroken).items())
 
 
+def test_a_run_that_another_process_trains_is_left_alone(tmp_path: Path, unbroken: RunFolder, run: Run) -> None:
+    folder = RunFolder(tmp_path / "run")
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    with subprocess.Popen(command(folder.path), stdout=subprocess.PIPE, text=True, env=environment) as process:
+        assert process.stdout is not None
+        while json.loads(process.stdout.readline())["step"] < 10:
+            pass
+        process.send_signal(signal.SIGSTOP)
+        try:
+            before = folder.metrics()
+            result = run("train", "--backend", "torch", "--out", str(folder.path), "--resume")
+            assert (result.code, result.err) == (
+                1,
+                f"error: another process is training in {folder.path}; wait until it has ended, or stop it\n",
+            )
+            assert folder.metrics() == before
+        finally:
+            process.send_signal(signal.SIGCONT)
+        process.communicate()
+    assert process.returncode == 0
+    assert losses(folder) == losses(unbroken)
+
+
 def test_a_torn_pointer_or_metrics_line_is_no_obstacle(tmp_path: Path, hardware: Hardware, unbroken: RunFolder) -> None:
     folder = RunFolder(tmp_path / "run")
     for event in train(begin(RECIPE, folder, hardware), folder, hardware):
