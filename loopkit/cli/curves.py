@@ -10,6 +10,7 @@ import typer
 
 from loopkit.cli import options
 from loopkit.cli.progress import bars
+from loopkit.errors import UsageError
 
 if TYPE_CHECKING:
     from loopkit.evaluation.choice import Accuracy
@@ -20,7 +21,9 @@ Checkpoints = Annotated[list[Path], typer.Argument(metavar="CKPT...", help="Chec
 
 def context(
     checkpoints: Checkpoints,
-    tasks: Annotated[str, typer.Option(help="Generated tasks, e.g. copy-words,var-math-1.")] = "copy-words",
+    tasks: Annotated[
+        str, typer.Option(help="Generated tasks, e.g. copy-words,var-math-1, or primitives for all of the paper's.")
+    ] = "copy-words",
     shots: Annotated[
         str | None, typer.Option(help="Numbers of worked examples, e.g. 0,1,2,5; doubling while they fit by default.", show_default=False)
     ] = None,
@@ -43,6 +46,7 @@ def context(
     - loopkit context smol --tasks copy-words --plan 8:12x2
     - loopkit context runs/standard runs/lidas --tasks var-basic-0,var-basic-1 --shots 0,1,2,5,10 --out runs/context
     """
+    from loopkit.data.tasks import named
     from loopkit.evaluation.curves import fitting_shots, in_context
     from loopkit.report.plots import require_matplotlib
     from loopkit.session import load
@@ -50,13 +54,13 @@ def context(
     if out:
         require_matplotlib()
         options.refuse_file(out / "context.html", force)
-    wanted = None if shots is None else options.numbers(shots, "--shots")
+    names, wanted = named(tasks), None if shots is None else options.numbers(shots, "--shots")
     curves: list[Curve] = []
     with bars() as of:
         for path in checkpoints:
             of(f"loading {path}")(0, 1)
             model = load(path, backend, device, dtype)
-            for task in (name.strip() for name in tasks.split(",")):
+            for task in names:
                 each = wanted or fitting_shots(model, task, count, seed)
                 curves += in_context(model, str(path), task, (None, *(plan or [])), each, count, seed, of)
     _finish(curves, "In-context scaling", "worked examples in the prompt", out, "context.html", as_json)
@@ -65,7 +69,7 @@ def context(
 def finetune(
     checkpoints: Checkpoints,
     out: Annotated[Path, typer.Option(help="Folder for the runs and the page; the same again goes on.")],
-    tasks: Annotated[str, typer.Option(help="Generated tasks, each a curve of its own.")] = "var-code-1",
+    tasks: Annotated[str, typer.Option(help="Generated tasks, each a curve of its own; primitives for all of the paper's.")] = "var-code-1",
     examples: Annotated[str, typer.Option(help="Numbers of training questions.")] = "0,16,64,256",
     seeds: Annotated[str, typer.Option(help="Seeds of the examples, a run each.")] = "0,1,2",
     steps: Annotated[int, typer.Option(help="Updates of each run.", min=1)] = 100,
@@ -85,7 +89,8 @@ def finetune(
     - loopkit finetune runs/standard runs/lidas --tasks var-code-1 --examples 0,64,256 --out runs/tuned
     """
     from loopkit import backend as backends
-    from loopkit.evaluation.curves import Curve, Spot, Tuning, finetuning
+    from loopkit.data.tasks import named
+    from loopkit.evaluation.curves import Curve, Spot, Tuning, finetuning, keep_weights
     from loopkit.report.plots import require_matplotlib
     from loopkit.session import load
     from loopkit.training.loop import Hardware
@@ -96,10 +101,14 @@ def finetune(
     where = backends.choose_device(chosen, device)
     hardware = Hardware(chosen, where, dtype or chosen.default_dtype(where))
     tuning = Tuning(steps, rows, rate, untie)
-    sizes, numbers = options.numbers(examples, "--examples"), options.numbers(seeds, "--seeds")
+    names, sizes, numbers = named(tasks), options.numbers(examples, "--examples"), options.numbers(seeds, "--seeds")
     seeds_of = {size: numbers if size else numbers[:1] for size in sizes}
-    asked = [(path, name, task.strip()) for path, name in zip(checkpoints, _names(checkpoints), strict=True) for task in tasks.split(",")]
+    by_folder = {str(path).strip("/").replace("/", "_"): path for path in checkpoints}  # a folder for each: its path, flat
+    if len(by_folder) < len(checkpoints):
+        raise UsageError(f"two of {', '.join(map(str, checkpoints))} would have the same folder in {out}; leave one out, or rename it")
+    asked = [(path, name, task) for name, path in by_folder.items() for task in names]
     plans = {path: load(path, chosen.name, where).text() for path in checkpoints}
+    keep_weights(out, by_folder)
     runs = [(*each, size, seed) for each in asked for size in sizes for seed in seeds_of[size]]
     found: dict[tuple[str, str, int, int], Accuracy] = {}
     with bars() as of:
@@ -112,11 +121,6 @@ def finetune(
         spots = tuple(Spot(size, tuple(found[name, task, size, seed] for seed in seeds_of[size])) for size in sizes)
         curves.append(Curve(str(path), task, plans[path], spots))
     _finish(curves, "Fine-tuning", "questions fine-tuned on", out, "finetune.html", as_json)
-
-
-def _names(checkpoints: list[Path]) -> list[str]:
-    """A folder name for each checkpoint: its path, flat."""
-    return [str(path).strip("/").replace("/", "_") for path in checkpoints]
 
 
 def _finish(curves: "list[Curve]", title: str, axis: str, out: Path | None, name: str, as_json: bool) -> None:

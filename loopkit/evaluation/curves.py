@@ -1,12 +1,14 @@
 """Accuracy as a curve: against worked examples in the prompt (paper, figures 7 and 16), against examples trained on (8 and 15)."""
 
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from loopkit.checkpoint.folder import newest
+from loopkit.checkpoint.atomic import write_text
+from loopkit.checkpoint.folder import newest, open_folder, read_json
 from loopkit.data.tasks import few_shot, find, questions
 from loopkit.data.tokenizers import checkpoint_codec
 from loopkit.errors import UsageError
@@ -77,6 +79,18 @@ def fitting_shots(model: Model, task: str, count: int, seed: int) -> list[int]:
     if not found[:-1]:
         raise UsageError(f"no question of {task} fits the model's {model.spec.max_position_embeddings} positions")
     return found[:-1]
+
+
+def keep_weights(out: Path, checkpoints: Mapping[str, Path]) -> None:
+    """Note in OUT/weights.json from which weights the runs of each checkpoint, by name, start. Raises UsageError where those are others."""
+    file = out / "weights.json"
+    known = read_json(file) if file.exists() else {}
+    found = {name: open_folder(path).fingerprint for name, path in checkpoints.items()}
+    for name, path in checkpoints.items():
+        if known.get(name, found[name]) != found[name]:
+            raise UsageError(f"{out} holds runs from other weights of {path}; choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(file, json.dumps({**known, **found}, indent=1) + "\n")
 
 
 def finetuning(path: Path, task: str, examples: int, seed: int, tuning: Tuning, count: int, folder: Path, hardware: Hardware) -> Accuracy:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from types import MappingProxyType
 
 from loopkit.data.tasks import PAPER, families, find
+from loopkit.errors import UsageError
 
 OWN_SHOTS = 5  # worked examples before a generated question unless asked otherwise (paper, section 3.2)
 
@@ -50,19 +51,27 @@ class Asked:
 def expand(names: str, shots: int | None = None) -> list[Asked]:
     """The tasks of a comma-separated list of task and group names, each once; ``shots`` overrides every other number of examples.
 
-    Raises UsageError for a generated task with a bad number.
+    Raises UsageError for a generated task with a bad number, or where there is no name.
     """
     found: dict[str, Asked] = {}
-    for name in filter(None, (part.strip() for part in names.split(","))):
+    for name in _names(names):
         group = GROUPS.get(name)
         for task in group.tasks if group else (name,):
             found.setdefault(task, _asked(task, shots, group.shots if group else None))
+    if not found:
+        raise UsageError("no task is named; e.g. copy-words,lambada_openai")
     return list(found.values())
 
 
 def notes(names: str) -> list[str]:
     """What to know about the groups among the names."""
-    return [f"{name}: {group.note}" for name, group in GROUPS.items() if group.note and name in map(str.strip, names.split(","))]
+    return [f"{name}: {group.note}" for name, group in GROUPS.items() if group.note and name in _names(names)]
+
+
+def _names(names: str) -> list[str]:
+    """The list's parts; primitives alone, as other commands call it, is the paper's group, too."""
+    parts = filter(None, (part.strip() for part in names.split(",")))
+    return ["paper/primitives" if part == "primitives" else part for part in parts]
 
 
 def _asked(name: str, shots: int | None, usual: int | None) -> Asked:

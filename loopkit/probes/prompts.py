@@ -65,6 +65,8 @@ def _worked(source: Primitives, seed: int) -> Iterator[str]:
 
 def _take(model: Model, texts: Iterator[str], count: int, length: int, seed: int, source: str) -> np.ndarray:
     """The first tokens of ``count`` texts that are long enough, out of the first few times as many."""
+    if count < 1:
+        raise UsageError(f"{count} texts of {source} are too few; ask for 1 or more")
     pool: list[list[int]] = []
     for text in texts:
         ids = model.tokenizer.encode(text[: 16 * length])

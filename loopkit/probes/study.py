@@ -95,13 +95,17 @@ def check(study: Study) -> None:
 def open_folder(study: Study, out: Path, force: bool) -> None:
     """Make a study's folder, or go on with it. Raises UsageError where something else is there, or all is done, unless ``force``."""
     require_matplotlib()
-    asked = json.loads(json.dumps(asdict(study)))
+    weights = {label: open_checkpoint(path).fingerprint for label, path in study.checkpoints.items()}
+    asked = json.loads(json.dumps({**asdict(study), "weights": weights}))
     if out.exists() and not (out / ASKED).exists():
         raise UsageError(f"{out} exists and is no folder of probes; choose another name for --out")
     if out.exists() and force:
         shutil.rmtree(out)
-    if any(out.glob("*/*")) and read_json(out / ASKED) != asked:
-        raise UsageError(f"{out} holds other probes, see {out / ASKED}; choose another name for --out, or --force to replace it")
+    kept = read_json(out / ASKED) if any(out.glob("*/*")) else asked
+    other = [key for key in asked if kept.get(key) != asked[key]]
+    if other:
+        what = f"probes with other {', '.join(other)}, see {out / ASKED}"
+        raise UsageError(f"{out} holds {what}; choose another name for --out, or --force to replace it")
     if (out / PAGE).exists():
         raise UsageError(f"{out} is done, see {out / PAGE}; choose another name for --out, or --force to do it again")
     out.mkdir(parents=True, exist_ok=True)

@@ -1,6 +1,7 @@
 """Curves: each spot is what the obvious single call gives, finished runs are not trained again, interrupted ones go on."""
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -11,7 +12,7 @@ from typer.testing import CliRunner
 
 import loopkit
 from loopkit import backend as backends
-from loopkit.checkpoint.folder import open_folder
+from loopkit.checkpoint.folder import newest, open_folder, write_folder
 from loopkit.cli import app
 from loopkit.data.tasks import few_shot, find
 from loopkit.errors import UsageError
@@ -129,3 +130,18 @@ def test_the_commands(run: Path, tmp_path: Path) -> None:
     assert len(shares) == 2
     assert mean_interval(shares)[0] <= np.mean(shares)
     assert len(list((tmp_path / "f").glob("*/*_seed_*"))) == 2
+
+
+def test_runs_from_other_weights_at_the_same_path_are_not_taken(run: Path, tmp_path: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(newest(run), model)
+    asked = ["finetune", str(model), "--tasks", TASK, "--examples", "4", "--seeds", "0", "--steps", "1", "--count", "5"]
+    asked += ["--backend", "torch", "--out", str(tmp_path / "f")]
+    assert CliRunner().invoke(app, asked).exit_code == 0
+    there = open_folder(model)
+    changed = {name: array * np.float32(1.01) for name, array in there.arrays.items()}
+    write_folder(model, there.spec, changed, tokenizer=newest(run), force=True)
+    with pytest.raises(UsageError, match="other weights"):
+        CliRunner().invoke(app, asked, catch_exceptions=False, standalone_mode=False)
+    with pytest.raises(UsageError, match="same folder"):
+        CliRunner().invoke(app, [*asked, str(model)], catch_exceptions=False, standalone_mode=False)

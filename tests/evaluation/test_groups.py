@@ -15,7 +15,7 @@ def test_the_paper_has_five_groups_with_its_numbers_of_examples() -> None:
         "paper/math-word": 5,
         "paper/primitives": 5,
     }
-    assert expand("paper/primitives") == [Asked(name, 5, True) for name in PAPER]
+    assert expand("paper/primitives") == expand("copy-random, primitives") == [Asked(name, 5, True) for name in PAPER]
 
 
 def test_names_become_tasks_once_each() -> None:

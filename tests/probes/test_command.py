@@ -1,6 +1,7 @@
 """loopkit probe as a person types it."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 from commands import Run
 
-from loopkit.checkpoint.folder import write_folder
+from loopkit.checkpoint.folder import open_folder, write_folder
 from loopkit.checkpoint.initial import initialize
 from loopkit.data.tokenizers import byte_codec
 from loopkit.probes import PROBES, open_lens
@@ -83,7 +84,7 @@ def test_a_stopped_study_goes_on(run: Run, models: Path, tmp_path: Path, monkeyp
     assert not (out / "page.html").exists()
     before = first.stat().st_mtime_ns
     other = run(*asked[:-2], "--seed", 1, "--out", out)
-    assert (other.code, "holds other probes" in other.err) == (2, True)
+    assert (other.code, "holds probes with other seed" in other.err) == (2, True)
     assert run(*asked).code == 0
     assert first.stat().st_mtime_ns == before
     assert (out / "page.html").exists()
@@ -111,6 +112,7 @@ def test_a_lens_is_trained_kept_and_used_again(run: Run, models: Path, tmp_path:
         (("swop", "base"), "nearest: swap"),
         (("swap", "base", "--set", "sise=2"), "did you mean size?"),
         (("swap", "base", "--set", "size"), "write key=value"),
+        (("tuned-lens", "base", "--set", "texts=0"), "ask for 1 or more"),
         (("swap", "base", "--set", "size=two"), "must be a number like 1"),
         (("fixed-point", "base"), "--plan 8:12x8"),
         (("swap", "base", "--plan", "0:9x2"), "range 0:9"),
@@ -143,6 +145,19 @@ def test_a_folder_without_results_is_used_again(run: Run, models: Path, tmp_path
     out = ("--out", tmp_path / "norms")
     assert run("probe", "residual-norms", models / "base", *QUICK, "--data", "file:none.txt", *out).code == 2
     assert run("probe", "residual-norms", models / "base", *QUICK, *out).code == 0
+
+
+def test_results_of_other_weights_at_the_same_path_are_not_taken(run: Run, models: Path, tmp_path: Path) -> None:
+    shutil.copytree(models / "base", tmp_path / "model")
+    asked = ("probe", "all", tmp_path / "model", *QUICK, "--out", tmp_path / "out")
+    assert run(*asked).code == 0
+    (tmp_path / "out" / "page.html").unlink()
+    there = open_folder(models / "base")
+    changed = {name: array * np.float32(1.01) for name, array in there.arrays.items()}
+    write_folder(tmp_path / "model", there.spec, changed, tokenizer=models / "codec", force=True)
+    again = run(*asked)
+    assert (again.code, "holds probes with other weights" in again.err) == (2, True)
+    assert run(*asked, "--force").code == 0
 
 
 def test_help_has_an_example(run: Run) -> None:

@@ -58,8 +58,14 @@ def find(name: str) -> Task:
 
 
 def named(text: str) -> tuple[str, ...]:
-    """The names in ``copy-words,var-math-1``; ``primitives`` stands for the paper's."""
-    return PAPER if text == "primitives" else tuple(name.strip() for name in text.split(","))
+    """The names in ``copy-words,var-math-1``, each once; ``primitives`` stands for the paper's. Raises UsageError at none, or no task."""
+    parts = filter(None, (part.strip() for part in text.split(",")))
+    names = dict.fromkeys(name for part in parts for name in (PAPER if part in ("primitives", "paper/primitives") else (part,)))
+    if not names:
+        raise UsageError("no task is named; e.g. copy-words,var-math-1")
+    for name in names:
+        find(name)
+    return tuple(names)
 
 
 def families() -> dict[str, Family]:
