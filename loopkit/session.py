@@ -102,6 +102,10 @@ class Model:
             raise UsageError("the text is empty; give at least one token")
         return ids
 
+    def room(self, tokens: int) -> int:
+        """How many new tokens the model's positions allow after ``tokens``; the last one needs none."""
+        return self.spec.max_position_embeddings - tokens + 1
+
     def logits(self, ids: np.ndarray, plan: Depth = None) -> np.ndarray:
         """Logits, float32 ``[B, T, V]``."""
         return passes.forward(self.backend, self.weights, self.spec, self._ids(ids), self.run(plan))[0]
@@ -182,7 +186,7 @@ class Model:
         seed: int = 0,
         kv_slots: int | None = None,
     ) -> Iterator[str]:
-        """Pieces of text that continue ``prompt``, as they come; ends at an end-of-text token.
+        """Pieces of text that continue ``prompt``, as they come; ends at an end-of-text token, or where the model's positions do.
 
         The same seed gives the same tokens on every backend, as far as their logits agree.
         """
@@ -205,14 +209,15 @@ class Model:
         """New tokens after ``prompts [B, T]``, for each of which the block that ``plan`` repeats runs until it settles.
 
         A plan 8:12x8 allows 8 times. ``until`` is a rule such as ``kl<1e-3``, ``same-top1`` or ``latent<0.03`` (see
-        loopkit.inference.adaptive). Every row gets what it would get alone. Raises UsageError.
+        loopkit.inference.adaptive). Every row gets what it would get alone, and ends where the model's positions do. Raises UsageError.
         """
         loop, ids = parse_loop(plan, self.plan, until), self._ids(prompts)
         if max_tokens < 1:
             raise UsageError(f"max_tokens must be 1 or more, got {max_tokens}")
-        decoding = self.backend.decoding(self.weights, self.spec, len(loop.plan), len(ids), ids.shape[1] + max_tokens)
+        most = min(max_tokens, self.room(ids.shape[1]))
+        decoding = self.backend.decoding(self.weights, self.spec, len(loop.plan), len(ids), ids.shape[1] + most)
         sampling = Sampling(temperature, seed)
-        return adaptive.generate(self.backend, self.weights, self.spec, decoding, loop, ids, max_tokens, sampling)
+        return adaptive.generate(self.backend, self.weights, self.spec, decoding, loop, ids, most, sampling)
 
     def generate_ids(
         self,
@@ -223,7 +228,7 @@ class Model:
         seed: int = 0,
         kv_slots: int | None = None,
     ) -> Iterator[int]:
-        """New token ids after ``prompt``, without regard to end-of-text tokens.
+        """New token ids after ``prompt``, without regard to end-of-text tokens, until the model's positions are used up.
 
         ``kv_slots`` bounds the key-value slots a layer has, one a visit by default. With fewer, a later visit takes over an earlier
         one's, and earlier positions are seen as that later visit left them: less memory, other tokens.
@@ -232,8 +237,8 @@ class Model:
         ids = [int(token) for token in self._ids(np.asarray(prompt))[0]]
         if max_tokens < 1:
             raise UsageError(f"max_tokens must be 1 or more, got {max_tokens}")
-        slots = key_value_slots(run.plan, kv_slots)
-        return self.backend.stream(self.weights, self.spec, ids, run, slots, max_tokens, sampling)
+        slots, most = key_value_slots(run.plan, kv_slots), min(max_tokens, self.room(len(ids)))
+        return self.backend.stream(self.weights, self.spec, ids, run, slots, most, sampling)
 
     def _mean_nll(self, stream: Stream, ids: np.ndarray) -> float | None:
         if len(ids) < 2:

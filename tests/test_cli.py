@@ -10,6 +10,7 @@ import pytest
 from commands import Run
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers
 
+import loopkit
 from loopkit.checkpoint.folder import open_folder, write_folder
 from loopkit.checkpoint.initial import initialize
 from loopkit.spec import preset
@@ -98,6 +99,9 @@ def test_inspect(run: Run, tiny: Path) -> None:
         (("convert", "{tiny}", "dst", "--plan", "1:9x2", "--tie"), 2, "range 1:9 is outside"),
         (("convert", "{tiny}", "dst", "--quantize", "3"), 2, "choose 4 or 8"),
         (("doctor", "nowhere"), 1, "nowhere does not exist"),
+        (("eval", "{tiny}", "--tasks", " ,"), 2, "no task is named"),
+        (("context", "{tiny}", "--tasks", ""), 2, "no task is named"),
+        (("context", "{tiny}", "--tasks", "copy-words,copi-words"), 2, "nearest: copy-words"),
     ],
 )
 def test_mistakes_are_one_line(
@@ -109,6 +113,19 @@ def test_mistakes_are_one_line(
     assert said in result.err
     assert result.err.count("\n") == 1
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("until", [(), ("--plan", "1:3x2", "--until", "kl<1e-3")])
+def test_generation_ends_where_the_positions_do(run: Run, tiny: Path, until: tuple[str, ...]) -> None:
+    model = loopkit.load(tiny, "torch")
+    prompt = "a" * (model.spec.max_position_embeddings - 3)
+    ids = model.prompt_ids(prompt)
+    left = model.spec.max_position_embeddings - len(ids)
+    assert len(list(model.generate_ids(ids, max_tokens=50))) == left + 1
+    shown = run("generate", tiny, "--prompt", prompt, "--backend", "torch", *until)
+    assert (shown.code, "positions are used up" in shown.err) == (0, True)
+    short = run("generate", tiny, "--prompt", "a", "--max-tokens", 3, "--backend", "torch", *until)
+    assert (short.code, "positions" in short.err) == (0, False)
 
 
 def test_generate_streams_the_same_text_on_both_backends(run: Run, tiny: Path) -> None:

@@ -5,6 +5,7 @@ import io
 import json
 import textwrap
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,27 @@ def both_ways(folder: Path) -> Iterator[tuple[str, list[int]]]:
         ids = ours.encode(text)
         assert theirs(text)["input_ids"] == ids
         yield text, ids
+
+
+CHATS = (
+    "{{ strftime_now('%Y') }}{% for m in messages %}{% if loop.index > 1 %}{% break %}{% endif %}<{{ m.role }}>{{ m.content }}{% endfor %}",
+    "{{ bos_token }}\n{%- if messages[0].role != 'system' %}\n  {{ messages[0].content | trim }}\n{%- endif %}\n{{ tools }}",
+)
+
+
+@pytest.mark.parametrize("template", CHATS)
+def test_chat_templates_are_rendered_as_transformers_does(smollm: Path, template: str) -> None:
+    from transformers import AutoTokenizer
+
+    theirs, ours = AutoTokenizer.from_pretrained(smollm), replace(open_tokenizer(smollm), chat_template=template)
+    asked = {"chat_template": template, "tokenize": False, "add_generation_prompt": True}
+    assert ours.chat(" Hi ") == theirs.apply_chat_template([{"role": "user", "content": " Hi "}], **asked)
+
+
+@pytest.mark.parametrize("template", ["{{ raise_exception('give a system message') }}", "{% if %}"])
+def test_a_template_that_fails_is_one_line(smollm: Path, template: str) -> None:
+    with pytest.raises(LoopkitError, match=r"chat template fails .*plain text"):
+        replace(open_tokenizer(smollm), chat_template=template).chat("Hi")
 
 
 def test_the_real_tokenizer(smollm: Path) -> None:

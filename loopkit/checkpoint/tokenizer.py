@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -37,15 +38,23 @@ class Tokenizer:
     def chat(self, message: str) -> str:
         """A user's message in the model's chat format, ready for the answer; encode it with ``special=False``.
 
-        Raises LoopkitError without a template.
+        Raises LoopkitError without a template, or where it does not take the message.
         """
         if self.chat_template is None:
             raise LoopkitError("this checkpoint has no chat template; give the prompt as plain text")
+        from jinja2 import TemplateError
         from jinja2.sandbox import ImmutableSandboxedEnvironment
 
-        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True)
-        template = environment.from_string(self.chat_template)
-        return str(template.render(messages=[{"role": "user", "content": message}], add_generation_prompt=True, **self.special))
+        def refuse(reason: str) -> None:
+            raise TemplateError(reason)
+
+        environment = ImmutableSandboxedEnvironment(trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"])
+        environment.globals |= {"raise_exception": refuse, "strftime_now": lambda form: datetime.now().strftime(form)}
+        given = {"messages": [{"role": "user", "content": message}], "add_generation_prompt": True, "tools": None, "documents": None}
+        try:
+            return str(environment.from_string(self.chat_template).render(given, **self.special))
+        except TemplateError as error:
+            raise LoopkitError(f"the checkpoint's chat template fails ({error}); give the prompt as plain text") from error
 
 
 def open_tokenizer(folder: Path) -> Tokenizer:

@@ -40,21 +40,30 @@ def generate(
     options.refuse({"kv_slots"} if until and kv_slots else (), "gives slots to a fixed number of visits, so it does not go with --until")
     with options.status(f"loading {checkpoint}", quiet=as_json):
         model = load(checkpoint, backend, device, dtype)
-    ids, counts = model.prompt_ids(_text(prompt), chat), list[int]()
+    ids, counts, made = model.prompt_ids(_text(prompt), chat), list[int](), list[int]()
     if until:
-        pieces = model.pieces(adaptive_tokens(model, ids, plan or "", until, max_tokens, temperature, seed, counts))
+        tokens = adaptive_tokens(model, ids, plan or "", until, max_tokens, temperature, seed, counts)
     else:
-        pieces = model.generate(ids, plan, max_tokens, temperature, seed, kv_slots)
+        tokens = model.generate_ids(ids, plan, max_tokens, temperature, seed, kv_slots)
+    pieces = model.pieces(_kept(tokens, made))
     if as_json:
         found = {"prompt": prompt, "plan": plan, "backend": model.backend.name, "text": "".join(pieces)}
         options.print_json({**found, "until": until, "passes": histogram(counts)} if until else found)
-        return
-    for piece in pieces:
-        sys.stdout.write(piece)
-        sys.stdout.flush()
-    typer.echo()
-    if until:
-        typer.echo(passes_line(counts), err=True)
+    else:
+        for piece in pieces:
+            sys.stdout.write(piece)
+            sys.stdout.flush()
+        typer.echo()
+        if until:
+            typer.echo(passes_line(counts), err=True)
+    if len(made) == model.room(len(ids)) < max_tokens:
+        typer.echo(f"note: the model's {model.spec.max_position_embeddings} positions are used up", err=True)
+
+
+def _kept(tokens: Iterator[int], made: list[int]) -> Iterator[int]:
+    for token in tokens:
+        made.append(token)
+        yield token
 
 
 def adaptive_tokens(
