@@ -31,17 +31,20 @@ def logsumexp(x: mx.array) -> mx.array:
     return mx.log(_exp(x - most).sum(-1)) + most.squeeze(-1)
 
 
-def attend(q_BHTK: mx.array, k_BGSK: mx.array, v_BGSK: mx.array, mask: mx.array | None = None) -> mx.array:
-    """Attention of the last T of S positions, causal unless ``mask``, bool ``[B, 1, T, S]``, says what is seen."""
+def attend(q_BHTK: mx.array, k_BGSK: mx.array, v_BGSK: mx.array, mask: mx.array | None = None, picked: bool = False) -> mx.array:
+    """Attention of the last T of S positions, causal unless ``mask``, bool ``[B, 1, T, S]``, says what is seen.
+
+    Where they are T ``picked`` ones instead, in any order, the mask says all.
+    """
     length, scale = q_BHTK.shape[2], q_BHTK.shape[-1] ** -0.5
     if length > 1 and _slow(q_BHTK):
-        return _attend_in_blocks(q_BHTK * scale, k_BGSK, v_BGSK, mask)
+        return _attend_in_blocks(q_BHTK * scale, k_BGSK, v_BGSK, mask, picked)
     seen = "causal" if mask is None and length > 1 else mask
     return mx.fast.scaled_dot_product_attention(q_BHTK, k_BGSK, v_BGSK, scale=scale, mask=seen)
 
 
-def _attend_in_blocks(q_BHTK: mx.array, k_BGSK: mx.array, v_BGSK: mx.array, mask: mx.array | None) -> mx.array:
-    """Each block of queries on the keys up to its last position."""
+def _attend_in_blocks(q_BHTK: mx.array, k_BGSK: mx.array, v_BGSK: mx.array, mask: mx.array | None, picked: bool) -> mx.array:
+    """Each block of queries on the keys up to its last position, or where they are picked on all."""
     length, total, groups = q_BHTK.shape[2], k_BGSK.shape[2], k_BGSK.shape[1]
     seen = mx.tri(length, total, total - length, dtype=mx.bool_) if mask is None else mask[:, :, None]
     hidden = mx.where(seen, 0.0, -math.inf)
@@ -49,7 +52,7 @@ def _attend_in_blocks(q_BHTK: mx.array, k_BGSK: mx.array, v_BGSK: mx.array, mask
     blocks = []
     for start in range(0, length, _BLOCK):
         stop = min(start + _BLOCK, length)
-        last = total - length + stop
+        last = total if picked else total - length + stop
         scores = q[..., start:stop, :] @ k[..., :last] + hidden[..., start:stop, :last]
         weights = _exp(scores - mx.stop_gradient(scores.max(-1, keepdims=True)))
         blocks.append(weights @ v[..., :last, :] / weights.sum(-1, keepdims=True))

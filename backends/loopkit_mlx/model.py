@@ -134,7 +134,7 @@ def attention(
     k_BGSK, v_BGSK = slot.update_and_fetch(k_BGTK, v_BGTK) if slot else (k_BGTK, v_BGTK)
     if columns_BT is not None:
         q_BHTK = mx.take_along_axis(q_BHTK, columns_BT[:, None, :, None], 2)
-    out = attend(q_BHTK, k_BGSK, v_BGSK, mask)
+    out = attend(q_BHTK, k_BGSK, v_BGSK, mask, picked=columns_BT is not None)
     return linear(weights, at + "o_proj", out.swapaxes(1, 2).flatten(2))
 
 

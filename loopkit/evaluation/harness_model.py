@@ -17,6 +17,7 @@ from loopkit.session import Model
 Ids = tuple[int, ...]
 Pair = tuple[Ids, Ids]  # context and continuation
 
+FORKED = 1024  # tokens
 LIMITS = ("max_gen_toks", "max_new_tokens", "max_tokens", "max_completion_tokens")  # names of one setting, the first one counts
 NEUTRAL = {"top_p": 1.0, "top_k": 0, "num_beams": 1, "repetition_penalty": 1.0}  # values that change nothing
 
@@ -37,10 +38,7 @@ class Scores:
         return [self._found[pair] for pair in pairs]
 
     def _compute(self, pairs: Sequence[Pair]) -> None:
-        options, done = dict[Ids, list[Ids]](), 0
-        for context, continuation in pairs:
-            options.setdefault(context, []).append(continuation)
-        requests = [Request(context, tuple(each)) for context, each in options.items()]
+        requests, done = _requests(pairs), 0
         self.progress(done, len(pairs))
         for batch in self.model.score(requests, self.runs, self.memory):
             for score in batch:
@@ -49,6 +47,20 @@ class Scores:
                     self._found[request.prompt, continuation] = score.log_likelihood[:, column], score.greedy[:, column]
                 done += len(request.options)
                 self.progress(done, len(pairs))
+
+
+def _requests(pairs: Sequence[Pair]) -> list[Request]:
+    """Continuations of one context fork from it, as many as share a row of ``FORKED`` tokens: its attention grows with its square."""
+    found: list[Request] = []
+    last: dict[Ids, int] = {}
+    for context, continuation in pairs:
+        at = last.get(context)
+        if at is not None and found[at].length + len(continuation) - len(context) <= FORKED:
+            found[at] = Request(context, (*found[at].options, continuation))
+        else:
+            last[context] = len(found)
+            found.append(Request(context, (continuation,)))
+    return found
 
 
 @dataclass(frozen=True)

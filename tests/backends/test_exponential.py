@@ -43,6 +43,15 @@ def test_attention_is_mlxs_own_with_its_gradients(made: object, length: int, tot
             np.testing.assert_allclose(np.array(mine), np.array(theirs), rtol=1e-4, atol=1e-5)
 
 
+def test_picked_queries_see_what_the_mask_says(made: object) -> None:
+    """Among them some that come earlier in their row than they are in the text."""
+    q, k, v = (normal(2, 2, n, 8, seed=i) for i, n in enumerate((80, 100, 100)))
+    places = mx.array(np.random.default_rng(4).integers(0, 100, (2, 80)))
+    mask = (mx.arange(100) <= places[..., None])[:, None]
+    expected = mx.fast.scaled_dot_product_attention(q, k, v, scale=8**-0.5, mask=mask)
+    np.testing.assert_allclose(np.array(made.attend(q, k, v, mask, picked=True)), np.array(expected), rtol=1e-4, atol=1e-5)
+
+
 def test_large_and_small_numbers_stay_numbers(made: object) -> None:
     x = mx.array([-1e30, -1e4, -100.0, -1.0, 0.0, 1.0, 100.0, 1e4, 1e30])
     np.testing.assert_allclose(np.array(made.sigmoid(x)), np.array(mx.sigmoid(x)), rtol=1e-6, atol=1e-30)

@@ -184,6 +184,15 @@ def test_what_one_plan_asks_is_computed_for_all(model: Model, tasks: Path) -> No
     assert several.batches == 2
 
 
+def test_long_texts_without_a_context_have_rows_of_their_own() -> None:
+    from loopkit.evaluation.harness_model import FORKED, _requests
+
+    rows = [((0,), tuple(range(size))) for size in (700, 700, 5, FORKED + 50, 300)]
+    made = _requests([*rows, ((0, 1), (2,)), ((0,), (9,))])
+    assert [[len(option) for option in each.options] for each in made] == [[700], [700, 5], [FORKED + 50], [300, 1], [1]]
+    assert [each.prompt for each in made] == [(0,)] * 4 + [(0, 1)]
+
+
 def test_what_is_done_is_told(model: Model, tasks: Path) -> None:
     told: list[tuple[int, int]] = []
     for task, first, last in (("local_choice", (0, 11), (11, 11)), ("local_rolling", (0, 5), (5, 5)), ("local_writing", (0, 4), (4, 4))):

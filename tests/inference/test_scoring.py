@@ -68,6 +68,22 @@ def test_scores_are_those_of_every_plan_and_option_alone(backend: Backend, devic
             assert each.greedy[index].tolist() == greedy
 
 
+def test_long_options_of_several_lengths(backend: Backend, device: str) -> None:
+    """Rows of which one scores more positions than another, and more than attention takes at a time."""
+    rng = np.random.default_rng(0)
+    sizes = ((1, (96,)), (9, (88,)), (5, (40, 50)), (2, (30, 35, 25)), (60, (30,)))
+    asked = [Request(tuple(rng.integers(0, 101, n)), tuple(tuple(rng.integers(0, 101, size)) for size in options)) for n, options in sizes]
+    wanted = [Run(SPEC.plan), Run(repeat(SPEC.plan, 1, 3, 2))]
+    weights = backend.put(random_arrays(SPEC), device, "float32")
+    batches = list(score(backend, weights, SPEC, asked, wanted))
+    assert len(batches) == 1
+    for each in batches[0]:
+        for index, run in enumerate(wanted):
+            sums, greedy = alone(backend, weights, SPEC, asked[each.request], run)
+            np.testing.assert_allclose(each.log_likelihood[index], sums, rtol=1e-5, atol=2e-5)
+            assert each.greedy[index].tolist() == greedy
+
+
 def test_little_memory_gives_the_same_scores(backend: Backend, device: str) -> None:
     rng = np.random.default_rng(0)
     asked = [Request(tuple(rng.integers(0, 101, length)), ((1, 2), (3,))) for length in (30, 5, 29, 6, 28)]
