@@ -67,6 +67,8 @@ def stream(
 
     looped = Looped(weights, spec, run, slots)
     here = mx.default_stream(mx.default_device())  # mlx-lm's own was made for the device that was the default when it was imported
-    steps = generate_step(mx.array(prompt), looped, here, max_tokens=limit, sampler=Sampler(sampling), prompt_cache=looped.make_cache())
+    whole = {"prefill_step_size": len(prompt)} if len(set(slots)) < len(slots) else {}  # a second piece would see what is overwritten
+    given = {"max_tokens": limit, "sampler": Sampler(sampling), "prompt_cache": looped.make_cache(), **whole}
+    steps = generate_step(mx.array(prompt), looped, here, **given)
     for token, _ in steps:
         yield token

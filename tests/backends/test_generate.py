@@ -132,6 +132,14 @@ def test_a_budget_of_slots_shares_them_in_turn(backend: Backend, device: str, bu
     assert found == over_budget(SPEC, arrays, prompt, plan, slots, NEW)
 
 
+def test_shared_slots_after_a_long_prompt(pair: list[tuple[Backend, str]]) -> None:
+    """Longer than the pieces in which mlx-lm reads a prompt."""
+    plan, prompt = repeat(SPEC.plan, 1, 3, 2), random_ids(SPEC, 1, 4000)[0].tolist()
+    slots, arrays = key_value_slots(plan, 1), random_arrays(SPEC)
+    first, second = (list(b.stream(b.put(arrays, d, "float32"), SPEC, prompt, Run(plan), slots, NEW, Sampling())) for b, d in pair)
+    assert first == second
+
+
 def test_long_texts_outgrow_the_first_cache(backend: Backend, device: str) -> None:
     weights = backend.put(random_arrays(SPEC), device, "float32")
     prompt = random_ids(SPEC, 1, 252)[0].tolist()
