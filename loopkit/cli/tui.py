@@ -15,6 +15,7 @@ SCREENS = ("loop", "lens", "sweep", "probes", "train", "compare")
 
 
 def tui(
+    context: typer.Context,
     checkpoints: Annotated[
         list[Path] | None, typer.Argument(metavar="[CKPT]...", help="Checkpoint folders or runs; a picker without.", show_default=False)
     ] = None,
@@ -41,6 +42,7 @@ def tui(
     if web:
         _serve([word for word in sys.argv[1:] if word != "--web"], port)
         return
+    options.refuse({"port"} & options.given(context), "is where --web serves the app; add --web")
     if not (sys.stdin.isatty() and sys.stdout.isatty()) and "TEXTUAL_DRIVER" not in os.environ:
         raise UsageError("the app needs a terminal; in scripts use: loopkit loop CKPT --repeat 8:12x2 --prompt TEXT")
     from loopkit_tui.start import run

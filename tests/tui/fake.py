@@ -47,10 +47,10 @@ class FakeEngine:
             raise LoopkitError(f"{path} lacks tensor model.norm.weight")
         emit(Loading(path, "reading"))
         plan = tuple(range(self.visits))
-        about = About(path, Path(path).name, plan, str(self.visits), 134_515_008, 538_060_032, 8192)
+        about = About(path, Path(path).name, plan, str(self.visits), 134_515_008)
         emit(about)
         emit(Loading(path, "loading 538 MB", 0.42))
-        emit(About(path, Path(path).name, plan, str(self.visits), 134_515_008, 538_060_032, 8192, "torch cpu float32"))
+        emit(About(path, Path(path).name, plan, str(self.visits), 134_515_008, "torch cpu float32"))
 
     def look(self, sides: tuple[Side, Side], prompt: Prompt, top: int, emit: Emit) -> None:
         tokens = len(prompt.text.split())
@@ -113,7 +113,7 @@ class FakeEngine:
                     for times in ask.times:
                         share = 0.5 + 0.2 * np.sin(start / 5) - 0.05 * (times - 2)
                         cells.append(self._cell(f"{start}:{start + size}x{times}", (start, start + size, times), asked, float(share)))
-            emit(SweepState(asked / ask.count, self.visits, base, tuple(cells)))
+            emit(SweepState(asked / ask.count, base, tuple(cells)))
 
     def probes(self) -> list[tuple[str, str]]:
         return [("depth-score", "How deep the visits lie that matter."), ("fixed-point", "How the stream moves over the repeats.")]

@@ -114,6 +114,11 @@ def test_without_a_path_the_picker_opens_and_goes_by_keyboard_alone(tmp_path: Pa
         assert board.look and board.look.sides[0].path.endswith("lidas")
         await pilot.press("o")
         await until(pilot, lambda: isinstance(app.screen, Picker))
+        await pilot.press("tab", "enter")  # the cursor has gone on to the next one
+        await settled(pilot)
+        assert len(app.choice.paths) == 1
+        await pilot.press("o")
+        await until(pilot, lambda: isinstance(app.screen, Picker))
         await pilot.press("tab", "tab", "enter")
         await settled(pilot)
         assert len(app.choice.paths) == 2
@@ -145,6 +150,17 @@ def test_what_was_chosen_is_there_the_next_time(tmp_path: Path) -> None:
         assert again.kept.recent == (str(Path("smol").resolve()),)
 
     play(again, look)
+
+
+def test_settings_that_cannot_be_kept_are_said_at_the_end(tmp_path: Path) -> None:
+    app = make_app(tmp_path)
+    (tmp_path / "home").write_text("a file where the folder would be")
+
+    async def script(pilot: Pilot[None]) -> None:
+        await settled(pilot)
+
+    play(app, script)
+    assert app.unkept == f"the settings cannot be kept in {tmp_path / 'home'}: File exists"
 
 
 @pytest.mark.parametrize("text", ["", "[1, 2]", '{"theme": 3, "tokens": "many", "recent": [1, "a"]}', "\xff"])

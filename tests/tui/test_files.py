@@ -60,7 +60,7 @@ def test_events_are_read_on_from_where_the_last_look_ended(tmp_path: Path) -> No
     )
     assert run.look()
     assert run.steps == [0, 1, 2, 3]
-    assert run.heldout == [(4, 1.5)] and run.grown == [(4, 3)]
+    assert run.heldout == [(4, 1.5)]
     assert run.rate == 8 / 0.5
     assert run.smooth == [2.0] * 4
 

@@ -1,6 +1,7 @@
 """The Loop screen as a person plays it."""
 
 import json
+import re
 import threading
 from pathlib import Path
 
@@ -199,6 +200,7 @@ def test_chat_and_length_are_asked_for(tmp_path: Path) -> None:
         await pilot.press("c", "greater_than_sign")
         await settled(pilot)
         assert app.choice.prompt.chat and app.choice.tokens == 48
+        assert re.search(r"^\s*chat ", text_of(app), re.M)
         await pilot.press("c", *["less_than_sign"] * 9)
         await settled(pilot)
         assert not app.choice.prompt.chat and app.choice.tokens == 16
@@ -230,6 +232,12 @@ def test_a_model_that_does_not_load_leaves_the_app_alive(tmp_path: Path) -> None
         app.open(["smol"])
         await settled(pilot)
         assert "lacks tensor" not in text_of(app)
+        app.open(["also/broken"])
+        await until(pilot, lambda: "also/broken lacks tensor" in text_of(app))
+        assert app.choice.paths == ("smol",) and "no model" not in text_of(app)
+        await pilot.press("up")
+        board = await settled(pilot)
+        assert board.look and board.look.sides[1].path == "smol"
 
     play(app, script)
 
@@ -244,6 +252,9 @@ def test_control_c_stops_what_runs_and_no_more(tmp_path: Path) -> None:
         await pilot.press("up", "ctrl+c")
         await until(pilot, lambda: not app.screen.query_one(TopBar).busy)
         engine.look = look  # type: ignore[method-assign]
+        await pilot.press("2", "1")  # what was given up is asked for again
+        board = await settled(pilot)
+        assert board.look and board.look.sides[1].plan == "8:12x4"
         await pilot.press("up")
         board = await settled(pilot)
         assert board.look and board.look.sides[1].plan == "8:12x5"

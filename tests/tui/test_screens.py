@@ -1,6 +1,7 @@
 """Lens, Sweep, Probes, Train and Compare as a person plays them."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -122,6 +123,9 @@ def test_probes_run_and_set_checkpoints_in_one_picture(tmp_path: Path) -> None:
         app.engine.probe = app.engine.endless  # type: ignore[attr-defined]
         await pilot.press("r", "s")
         await until(pilot, lambda: quiet(app, "probe"))
+        app.screen.query_one("#probe-length", Input).value = "many"
+        await pilot.press("r")
+        await until(pilot, lambda: "length must be a number of 1 or more, got 'many'" in text_of(app))
 
     play(app, script)
 
@@ -161,6 +165,9 @@ def test_train_watches_runs_as_they_grow(tmp_path: Path) -> None:
         await pilot.press("space", "k" if names.index("lidas") else "j", "space")
         curves = app.screen.query_one("#loss", Plot).curves
         assert curves and {each.label for each in curves.series} == {"base", "lidas"}
+        (app.here / "runs" / "new").mkdir()
+        (app.here / "runs" / "new" / "config.toml").touch()
+        await until(pilot, lambda: re.search(r"^\s*new ", text_of(app), re.M))
         await pilot.press("s", "n", "escape")
 
     play(app, script)
@@ -192,6 +199,19 @@ def test_compare_sets_two_checkpoints_side_by_side(tmp_path: Path) -> None:
         assert board.look.sides == (Side("runs/lidas", "8:12x2"), Side("smol"))
         await pilot.press("e", "c")
         assert app.clipboard == "loopkit tui runs/lidas smol --screen compare --plan '' --prompt 'The capital of France is'"
+
+    play(app, script)
+
+
+def test_compare_goes_with_what_is_opened_and_its_plan(tmp_path: Path) -> None:
+    app = make_app(tmp_path, "smol", "runs/[bold", screen="compare", plan="8:12x2")
+
+    async def script(pilot: Pilot[None]) -> None:
+        board = await settled(pilot)
+        assert board.look and board.look.sides == (Side("smol"), Side("runs/[bold", "8:12x2"))
+        app.open(["runs/lidas", "smol"])
+        await settled(pilot)
+        assert board.look.sides == (Side("runs/lidas"), Side("smol", "8:12x2"))
 
     play(app, script)
 

@@ -31,6 +31,11 @@ def test_an_unknown_screen_is_refused() -> None:
     assert "loop, lens, sweep, probes, train, compare" in done.stderr
 
 
+def test_a_port_without_a_page_is_refused() -> None:
+    done = subprocess.run([*LOOPKIT, "smol", "--port", "9000"], capture_output=True, text=True)
+    assert (done.returncode, "--port is where --web serves" in done.stderr) == (2, True)
+
+
 def test_in_a_terminal_control_c_stops_and_q_leaves_it_as_it_was(nano: Path) -> None:
     terminal = Terminal(str(nano), "--plan", "1:3x2", "--prompt", "hello")
     terminal.until("Loop")

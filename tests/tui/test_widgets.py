@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from loopkit_tui.engine import About, Loading
 from loopkit_tui.widgets.colours import change, heat
-from loopkit_tui.widgets.plot import Curves, Plot, Series, _canvas, _ticks, aligned, short
+from loopkit_tui.widgets.plot import Curves, Plot, Series, _canvas, _points, _thinned, _ticks, aligned, short
 from loopkit_tui.widgets.tokens import blocks, readable, shown
 from loopkit_tui.widgets.topbar import ModelLine, millions
 from playing import until
@@ -142,6 +142,18 @@ def test_a_curve_goes_where_its_numbers_say() -> None:
     _alone(app, script)
 
 
+def test_many_points_are_drawn_by_the_ends_of_their_columns() -> None:
+    """The same picture as of all points, up to the lines from one column of dots to the next."""
+    rng = np.random.default_rng(0)
+    y = np.cumsum(rng.standard_normal(20000)) / 50 + rng.standard_normal(20000)
+    x = np.linspace(0, 99, 20000)
+    found, every = _points(*_thinned(x, y), False), _points(x, y, False)
+    assert len(_thinned(x, y)[0]) == 200
+    assert len(found ^ every) < 0.05 * len(every)
+    gap = np.where(x < 50, y, np.nan)
+    assert _thinned(x, gap)[1] is gap
+
+
 def test_a_title_longer_than_the_plot_keeps_the_legend_and_one_line() -> None:
     series = tuple(Series(label, np.arange(3), np.arange(3.0)) for label in ("first", "second"))
     app = Canvas(Curves(series, "t" * 30, "step", "a unit of which nobody has heard"))
@@ -168,7 +180,7 @@ def test_the_first_curve_lies_on_top() -> None:
 )
 def test_the_line_of_a_model_says_how_far_its_loading_is(loading: Loading | None, said: str) -> None:
     line = ModelLine()
-    line.show(About("smol", "smol", (0, 1), "2", 1000, 4000, 64), loading)
+    line.show(About("smol", "smol", (0, 1), "2", 1000), loading)
     assert str(line.render()).endswith(said)
 
 

@@ -64,13 +64,16 @@ class LoopkitApp(App[None]):
         self.kept = settings.read(self.home)
         self._own_keys = keymap.read(self.home)
         text = self.kept.prompt if prompt is None else prompt
-        self.choice = Choice(tuple(paths), self.kept.plan if plan is None else plan, Prompt(text, chat or self.kept.chat), self.kept.tokens)
+        last = self.kept.plan if len(paths) < 2 else ""  # the last plan was made for one model
+        self.choice = Choice(tuple(paths), last if plan is None else plan, Prompt(text, chat or self.kept.chat), self.kept.tokens)
         self.abouts: dict[str, About] = {}
         self.worker = Worker()
+        self.unkept = ""  # why the settings could not be kept, once the app has ended
         self._make_engine = make_engine
         self._engine: Engine | None = None
         self._first = screen
         self._opening: dict[str, int] = {}
+        self._before: tuple[str, ...] = ()  # what to go back to where a checkpoint does not open
 
     @property
     def engine(self) -> Engine:
@@ -97,6 +100,7 @@ class LoopkitApp(App[None]):
 
     def open(self, paths: Sequence[str]) -> None:
         """Make the screens be about these checkpoints and load the first."""
+        self._before = self.choice.paths if self.about else self._before
         self.choice = replace(self.choice, paths=tuple(paths))
         for path in paths:
             self.kept = self.kept.opened(str(Path(path).resolve()))
@@ -138,6 +142,9 @@ class LoopkitApp(App[None]):
         elif isinstance(value, Failed) and pane:
             self.abouts.pop(path, None)
             del self._opening[path]
+            if path == self.choice.paths[0] and self._before and self._before[0] in self.abouts:
+                self.choice = replace(self.choice, paths=self._before)
+                pane.refresh_choice()
             pane.show_model()
             pane.problem(value.text)
 
@@ -224,4 +231,7 @@ class LoopkitApp(App[None]):
         kept = replace(
             self.kept, theme=self.theme, prompt=choice.prompt.text, chat=choice.prompt.chat, plan=choice.plan, tokens=choice.tokens
         )
-        settings.write(self.home, kept)
+        try:
+            settings.write(self.home, kept)
+        except OSError as error:
+            self.unkept = f"the settings cannot be kept in {self.home}: {error.strerror or error}"

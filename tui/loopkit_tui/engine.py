@@ -40,15 +40,13 @@ class Loading:
 
 @dataclass(frozen=True)
 class About:
-    """An open checkpoint, ``weights`` in bytes. ``where`` says backend, device and type, and is empty until it is loaded."""
+    """An open checkpoint. ``where`` says backend, device and type, and is empty until it is loaded."""
 
     path: str
     name: str
     plan: Plan
     layout: str
     parameters: int
-    weights: int
-    positions: int
     where: str = ""
 
 
@@ -144,7 +142,6 @@ class SweepState:
     """How much is asked, 0 to 1, the base plan, and all cells."""
 
     done: float
-    visits: int
     base: SweepCell
     cells: tuple[SweepCell, ...]
 

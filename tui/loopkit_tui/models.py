@@ -3,7 +3,7 @@
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -63,8 +63,7 @@ class ModelEngine:
         emit(Loading(path, "reading"))
         folder = newest(Path(path))
         spec = read_spec(read_config(folder), folder / "config.json")
-        weights = sum(file.stat().st_size for file in folder.glob("*.safetensors"))
-        about = About(path, places.name(path), spec.plan, spec.layout, cost.parameters(spec), weights, spec.max_position_embeddings)
+        about = About(path, places.name(path), spec.plan, spec.layout, cost.parameters(spec))
         emit(about)
         emit(Loading(path, "starting"))
         if path in self._models and self._models[path].checkpoint.path != folder:  # a run that has gone on
@@ -72,7 +71,7 @@ class ModelEngine:
             self._forget(path)
         model = self._model(path, _by_percent(lambda done, total: emit(Loading(path, f"loading {total / 1e6:,.0f} MB", done / total))))
         dtype = str(model.weights["model.norm.weight"].dtype).split(".")[-1]
-        emit(About(**{**asdict(about), "plan": about.plan, "where": f"{model.backend.name} {model.device} {dtype}"}))
+        emit(replace(about, where=f"{model.backend.name} {model.device} {dtype}"))
 
     def look(self, sides: tuple[Side, Side], prompt: Prompt, top: int, emit: Emit) -> None:
         """See Engine."""
@@ -194,10 +193,15 @@ class ModelEngine:
             yield self._continued[key], True, 0.0
             return
         model = self._model(side.path)
-        begin = time.perf_counter()
-        for number, piece in enumerate(model.generate(model.prompt_ids(prompt.text, prompt.chat), side.plan or None, tokens), 1):
-            text += piece
-            yield text, False, number / (time.perf_counter() - begin)
+        pieces, number, spent = model.generate(model.prompt_ids(prompt.text, prompt.chat), side.plan or None, tokens), 0, 0.0
+        while True:
+            begin = time.perf_counter()
+            piece = next(pieces, None)
+            spent += time.perf_counter() - begin  # not what the other side takes in between
+            if piece is None:
+                break
+            text, number = text + piece, number + 1
+            yield text, False, number / spent
         _remember(self._continued, key, lambda: text, CONTINUATIONS)
         yield text, True, 0.0
 

@@ -24,8 +24,8 @@ class Watched:
     seconds: list[float] = field(default_factory=list)
     layers: list[int] = field(default_factory=list)
     visits: list[int] = field(default_factory=list)
+    smooth: list[float] = field(default_factory=list)  # losses as a running mean
     heldout: list[tuple[int, float]] = field(default_factory=list)
-    grown: list[tuple[int, int]] = field(default_factory=list)
     flops: float = 0.0
     last: str = ""
 
@@ -57,14 +57,6 @@ class Watched:
             return 0
 
     @property
-    def smooth(self) -> list[float]:
-        """Losses as a running mean."""
-        found: list[float] = []
-        for loss in self.losses:
-            found.append(loss if not found else found[-1] + SMOOTH * (loss - found[-1]))
-        return found
-
-    @property
     def rate(self) -> float:
         """Tokens a second over the last 50 steps."""
         window = min(50, len(self.steps) - 1)
@@ -84,10 +76,10 @@ class Watched:
                 for name in ("steps", "losses", "tokens", "seconds", "layers", "visits"):
                     getattr(self, name).append(event[COLUMNS[name]])
                 self.flops = event["flops"]
+                mean = self.smooth[-1] if self.smooth else self.losses[-1]
+                self.smooth.append(mean + SMOOTH * (self.losses[-1] - mean))
             elif kind == "evaluated":
                 self.heldout.append((event["step"], event["loss"]))
-            elif kind == "grown":
-                self.grown.append((event["step"], event["layers"]))
         except (ValueError, KeyError, TypeError):
             return  # a line that another program tore or added
 

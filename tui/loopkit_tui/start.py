@@ -14,6 +14,8 @@ def run(paths: Sequence[str], plan: str | None, prompt: str | None, chat: bool, 
     """Until the person quits; the exit code. Only now do backends load, on the engine's thread."""
     app = LoopkitApp(_maker(how), paths, plan=plan, prompt=prompt, chat=chat, screen=screen)
     app.run()
+    if app.unkept:
+        print(app.unkept, file=sys.stderr)
     if not app.worker.close():  # a library that is being loaded cannot be interrupted, and must not be torn down under way
         sys.stdout.flush()
         os._exit(app.return_code or 0)

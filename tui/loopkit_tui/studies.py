@@ -37,7 +37,7 @@ def sweep(model: "Model", ask: SweepAsk, emit: Emit, memory: int) -> None:
         if rows:
             base = _cell(rows[0], (0, len(model.plan), 1))
             cells = tuple(_cell(row, parse_repeats(row.plan.partition("@")[0])[0]) for row in rows[1:])
-            emit(SweepState(results.share_done, len(model.plan), base, cells))
+            emit(SweepState(results.share_done, base, cells))
 
 
 def folder(model: "Model", ask: SweepAsk) -> Path:

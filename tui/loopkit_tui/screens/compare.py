@@ -8,6 +8,7 @@ from typing import ClassVar
 from textual import on
 from textual.binding import Binding, BindingType
 from textual.containers import Horizontal, Vertical
+from textual.content import Content
 from textual.widget import Widget
 from textual.widgets import Input, Select
 
@@ -35,10 +36,11 @@ class CompareScreen(SidesPane):
     def __init__(self) -> None:
         super().__init__("compare")
         self._sides: list[Side] = []
+        self._opened: tuple[str, ...] = ()  # what the sides were made of
 
     def body(self) -> Iterable[Widget]:
         """The text, a line a side, the board."""
-        yield Horizontal(label("text"), Input(id="prompt", compact=True), id="boxes")
+        yield Horizontal(label("text", "kind"), Input(id="prompt", compact=True), id="boxes")
         with Vertical(id="chosen"):
             for number, (name, box) in enumerate((("left ", "plan0"), ("right", "plan"))):
                 with Horizontal(classes="sideline"):
@@ -59,11 +61,11 @@ class CompareScreen(SidesPane):
         return self._sides[0], self._sides[1]
 
     def refresh_choice(self) -> None:
-        """The first two checkpoints, the plan of the dial on the second, until the person says otherwise."""
+        """The first two of what was opened last, the plan of the dial on the second, until the person says otherwise."""
         choice = self.host.choice
-        if choice.paths and not self._sides:
-            second = choice.paths[1] if len(choice.paths) > 1 else choice.paths[0]
-            self._sides = [Side(choice.paths[0]), Side(second, choice.plan if second == choice.paths[0] else "")]
+        if choice.paths != self._opened:
+            self._opened = choice.paths
+            self._sides = [Side(choice.paths[0]), Side(choice.paths[min(1, len(choice.paths) - 1)], choice.plan)]
             self._fill()
         for side in self._sides:
             self.host.need(side.path)
@@ -114,7 +116,7 @@ class CompareScreen(SidesPane):
     def _fill(self) -> None:
         known = dict.fromkeys([*self.host.choice.paths, *(side.path for side in self._sides)])
         around = [place.path for place in places.find(self.host.here)]
-        options = [(path, path) for path in dict.fromkeys([*known, *around])]
+        options = [(Content(path), path) for path in dict.fromkeys([*known, *around])]
         for number, side in enumerate(self._sides):
             select, box = self.query_one(f"#path{number}", Select), self.query_one("#plan" if number else "#plan0", Input)
             with self.prevent(Select.Changed, Input.Changed):

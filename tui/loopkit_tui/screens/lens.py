@@ -71,6 +71,15 @@ class LensScreen(Pane):
         self._draw()
         self.ask("lens", lambda emit: self.host.engine.lens(*asked, emit), Urgency.SOON)
 
+    def on_resize(self) -> None:
+        """Cells as wide as there is room for."""
+        super().on_resize()
+        self._draw()
+
+    def forget(self) -> None:
+        """See Pane."""
+        self._asked = None
+
     def receive(self, kind: str, value: object) -> None:
         """A row more."""
         if isinstance(value, LensTokens):

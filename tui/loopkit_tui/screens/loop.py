@@ -48,7 +48,11 @@ class LoopScreen(SidesPane):
     def body(self) -> Iterable[Widget]:
         """Text and plan, the stack, the board."""
         yield Horizontal(
-            label("text"), Input(id="prompt", compact=True), label("plan"), Input(id="plan", compact=True, placeholder="8:12x2"), id="boxes"
+            label("text", "kind"),
+            Input(id="prompt", compact=True),
+            label("plan"),
+            Input(id="plan", compact=True, placeholder="8:12x2"),
+            id="boxes",
         )
         stack = VisitStack()
         stack.add_class("home")

@@ -112,11 +112,16 @@ class Pane(Screen[None]):
         return was
 
     def drop_all(self) -> bool:
-        """Give up all requests of this screen."""
+        """Give up all requests of this screen, which may then be made again."""
         kinds = list(self._busy)
         for kind in kinds:
             self.drop(kind)
+        if kinds:
+            self.forget()
         return bool(kinds)
+
+    def forget(self) -> None:
+        """What was asked last was given up, so the same may be asked again; nothing to do where the person asks by a key."""
 
     def busy(self, kind: str) -> bool:
         """Whether a request of a kind is not yet answered."""
@@ -146,9 +151,9 @@ class Pane(Screen[None]):
             self.query_one(TopBar).busy = " ".join(sorted(self._busy))
 
 
-def label(text: str) -> Static:
-    """The name of a box of text."""
-    return Static(text, classes="label")
+def label(text: str, name: str | None = None) -> Static:
+    """The name of a box of text; it has an id where it changes."""
+    return Static(text, classes="label", id=name)
 
 
 def tui_command(key: str, paths: Iterable[str], plan: str, prompt: str, chat: bool) -> str:

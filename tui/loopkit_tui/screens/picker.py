@@ -18,7 +18,7 @@ from loopkit_tui.places import Place
 
 
 class Picker(ModalScreen[tuple[str, ...]]):
-    """Type to filter, arrows to choose, Tab to mark several, Enter to open. Gives the paths, the chosen one first."""
+    """Type to filter, arrows to choose, Enter to open; or Tab to mark several and Enter to open those. Gives the paths."""
 
     BINDINGS: ClassVar[list[BindingType]] = [
         Binding("escape", "dismiss(())", "Close"),
@@ -61,8 +61,7 @@ class Picker(ModalScreen[tuple[str, ...]]):
         if event.value and places.look(typed):
             self.dismiss((str(typed), *self._marked))
         elif options.highlighted is not None and self._shown:
-            chosen = self._shown[options.highlighted].path
-            self.dismiss(tuple(dict.fromkeys([*self._marked, chosen] if chosen not in self._marked else self._marked)))
+            self.dismiss(tuple(self._marked) or (self._shown[options.highlighted].path,))
         else:
             self.query_one("#none", Static).update(f"{event.value} is no checkpoint; make one with: loopkit convert SRC DST")
 

@@ -13,6 +13,7 @@ from textual.widget import Widget
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
+from loopkit.errors import UsageError
 from loopkit_tui.engine import Drawing, ProbeAsk, Probed, Progress
 from loopkit_tui.screens.pane import Pane, label
 from loopkit_tui.widgets.heatmap import Cells, Heatmap
@@ -85,12 +86,12 @@ class ProbesScreen(Pane):
 
     def command(self) -> str:
         """loopkit probe."""
-        ask = self._read(self._probe_name() or "depth-score")
-        words = ["loopkit", "probe", ask.name, *ask.paths[:1]]
-        for path in ask.paths[1:]:
+        paths, plan = self.host.choice.paths, self.host.choice.plan
+        words = ["loopkit", "probe", self._probe_name() or "depth-score", *paths[:1]]
+        for path in paths[1:]:
             words += ["--against", path]
-        words += ["--plan", ask.plan] if ask.plan else []
-        return shlex.join([*words, "--data", ask.data, "--examples", str(ask.examples), "--length", str(ask.length)])
+        words += ["--plan", plan] if plan else []
+        return shlex.join([*words, *(word for name, text in self._boxes().items() for word in (f"--{name}", text))])
 
     def action_run(self) -> None:
         """Run the probe under the cursor."""
@@ -98,7 +99,11 @@ class ProbesScreen(Pane):
         if not name or self.host.about is None:
             self.problem("open a model first: o" if name else "")
             return
-        ask = self._read(name)
+        try:
+            ask = self._read(name)
+        except UsageError as error:
+            self.problem(str(error))
+            return
         self._found[name], self._chart = [], 0
         self.problem("")
         self.ask("probe", lambda emit: self.host.engine.probe(ask, emit), Urgency.LONG)
@@ -142,12 +147,14 @@ class ProbesScreen(Pane):
         self._draw()
 
     def _read(self, name: str) -> ProbeAsk:
-        values = {each: self.query_one(f"#probe-{each}", Input).value.strip() for each, _, _ in BOXES}
-        counts = [
-            int(values[each]) if values[each].isdigit() and int(values[each]) else default
-            for each, default in (("examples", 4), ("length", 64))
-        ]
-        return ProbeAsk(name, self.host.choice.paths, self.host.choice.plan.partition("@")[0], values["data"], *counts)
+        values = self._boxes()
+        for each in ("examples", "length"):
+            if not values[each].isdecimal() or not int(values[each]):
+                raise UsageError(f"{each} must be a number of 1 or more, got {values[each]!r}")
+        return ProbeAsk(name, self.host.choice.paths, self.host.choice.plan, values["data"], int(values["examples"]), int(values["length"]))
+
+    def _boxes(self) -> dict[str, str]:
+        return {name: self.query_one(f"#probe-{name}", Input).value.strip() for name, _, _ in BOXES}
 
     def _probe_name(self) -> str:
         at = self.query_one("#names", OptionList).highlighted

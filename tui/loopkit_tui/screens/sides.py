@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 from textual import on
 from textual.binding import Binding, BindingType
 from textual.timer import Timer
-from textual.widgets import Input
+from textual.widgets import Input, Static
 
 from loopkit_tui.engine import Look, Prompt, Side, Written
 from loopkit_tui.host import Choice
@@ -48,7 +48,7 @@ class SidesPane(Pane):
         if box.value != choice.prompt.text:
             with self.prevent(Input.Changed):
                 box.value = choice.prompt.text
-        box.border_subtitle = "chat" if choice.prompt.chat else ""
+        self.query_one("#kind", Static).update("chat" if choice.prompt.chat else "text")
         if sides is None or self._asked == (sides, choice.prompt, choice.tokens):
             return
         keep_left = bool(self._asked and (self._asked[0][0], self._asked[1]) == (sides[0], choice.prompt))
@@ -77,7 +77,7 @@ class SidesPane(Pane):
         return {"prompt": prompt, "look": asdict(board.look) if board.look else None, "continuations": texts}
 
     def forget(self) -> None:
-        """Ask again even if nothing changed: the last request was given up."""
+        """See Pane."""
         self._asked = None
 
     @on(Input.Changed, "#prompt")

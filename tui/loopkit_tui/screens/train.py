@@ -27,6 +27,7 @@ from loopkit_tui.widgets.tokens import blocks, readable
 from loopkit_tui.widgets.topbar import millions
 
 EVERY = 1.0  # seconds
+SEARCH = 5  # looks from one search for new runs to the next
 ONE = 4  # runs that are drawn together
 
 
@@ -34,7 +35,8 @@ class TrainScreen(Pane):
     """The runs at the left; loss, depth, speed and samples of the one under the cursor, the losses of all that are marked."""
 
     HELP_ABOUT = (
-        "Watches the run folders around here, looking again every second. Space marks runs whose losses are drawn together. n starts a "
+        "Watches the run folders around here: their curves every second, for new ones every five. Space marks runs whose losses are "
+        "drawn together. n starts a "
         "training that goes on when the app is closed; s asks one that was started here to save its state and stop."
     )
     BINDINGS: ClassVar[list[BindingType]] = [
@@ -50,6 +52,7 @@ class TrainScreen(Pane):
         self._watched: dict[Path, Watched] = {}
         self._marked: list[Path] = []
         self._started: dict[Path, subprocess.Popen[bytes]] = {}
+        self._looks = 0
 
     def body(self) -> Iterable[Widget]:
         """The list, the curves, the sample."""
@@ -69,8 +72,7 @@ class TrainScreen(Pane):
 
     def refresh_choice(self) -> None:
         """Find the runs."""
-        for path in places.runs(self.host.here, self.host.choice.paths):
-            self._watched.setdefault(path, Watched(path))
+        self._find()
         self._look(everything=True)
 
     def receive(self, kind: str, value: object) -> None:
@@ -140,11 +142,14 @@ class TrainScreen(Pane):
         path = Path(wanted[1]).resolve()
         self._started[path] = process
         self._watched = {path: Watched(path), **self._watched}
+        self.query_one(OptionList).highlighted = None  # so that the first, the new one, is under the cursor
         self._look(everything=True)
 
     def _look(self, everything: bool = False) -> None:
         if not everything and not self.is_current:
             return
+        self._looks += 1
+        everything = (self._looks % SEARCH == 0 and self._find()) or everything
         news = [run.look() for run in self._watched.values()]
         for path, process in list(self._started.items()):
             if process.poll() not in (None, 0, 130):
@@ -153,6 +158,13 @@ class TrainScreen(Pane):
         if everything or any(news):
             self._list()
             self._draw()
+
+    def _find(self) -> bool:
+        """Take in runs that are new around here; whether there are any."""
+        known = len(self._watched)
+        for path in places.runs(self.host.here, self.host.choice.paths):
+            self._watched.setdefault(path, Watched(path))
+        return len(self._watched) > known
 
     def _list(self) -> None:
         options = self.query_one(OptionList)

@@ -14,6 +14,7 @@ from loopkit_tui.widgets.colours import series as colour
 
 DOTS = np.array([[0x01, 0x08], [0x02, 0x10], [0x04, 0x20], [0x40, 0x80]])
 AXIS = 8  # columns of numbers
+MANY = 4  # points of a curve in a column of dots, from which on only their ends are drawn
 
 
 @dataclass(frozen=True, eq=False)
@@ -115,10 +116,20 @@ def _canvas(
     for number, each in reversed(list(enumerate(drawn))):
         x = (np.asarray(each.x, float) - left) / (right - left) * (2 * width - 1)
         y = (high - np.asarray(each.y, float)) / (high - low) * (4 * height - 1)
-        for column, row in _points(x, y, steps):
+        for column, row in _points(*_thinned(x, y), steps):
             masks[row // 4, column // 2] |= DOTS[row % 4, column % 2]
             owners[row // 4, column // 2] = number
     return masks, owners
+
+
+def _thinned(x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the greatest of the points in each column of dots, where a curve has many and no gaps."""
+    column = np.round(x)
+    starts = np.flatnonzero(np.r_[True, column[1:] != column[:-1]])
+    if len(x) < MANY * len(starts) or not (np.isfinite(x) & np.isfinite(y)).all():
+        return x, y
+    ends = np.stack([np.minimum.reduceat(y, starts), np.maximum.reduceat(y, starts)], 1)
+    return np.repeat(column[starts], 2), ends.reshape(-1)
 
 
 def _points(x: np.ndarray, y: np.ndarray, steps: bool) -> set[tuple[int, int]]:
