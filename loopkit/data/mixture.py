@@ -51,15 +51,6 @@ class Mixture:
         for part in self.parts:
             part.source.check()
 
-    def tables(self) -> list[dict[str, Any]]:
-        """The TOML tables: ``[{"source": "stdlib", "weight": 0.7}, ...]``."""
-        return [{"source": str(part.source), "weight": part.weight} for part in self.parts]
-
-    def toml(self, key: str = "data.mix") -> str:
-        """``[[data.mix]]`` sections."""
-        lines = [f"[[{key}]]\nsource = {_toml_string(str(part.source))}\nweight = {part.weight!r}\n" for part in self.parts]
-        return "\n".join(lines)
-
 
 def parse_mixture(text: str) -> Mixture:
     """The mixture of a text form; ``str`` of it parses back. Raises UsageError."""
@@ -90,8 +81,3 @@ def _part(text: str) -> Part:
     except ValueError:
         raise UsageError(f"bad weight {match[1]!r} in {text.strip()!r}; {EXAMPLE}") from None
     return Part(parse_source(match[2]), weight)
-
-
-def _toml_string(text: str) -> str:
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(c if c >= " " and c != "\x7f" else f"\\u{ord(c):04x}" for c in escaped) + '"'

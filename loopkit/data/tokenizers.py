@@ -77,7 +77,9 @@ class Codec:
     def save(self, folder: Path) -> None:
         """Write tokenizer.json and tokenizer_config.json, or a checkpoint's own files as they were."""
         if self.folder is not None:
-            _copy(self.folder, folder)
+            from loopkit.checkpoint.folder import copy_tokenizer
+
+            copy_tokenizer(self.folder, folder)
             return
         self.core.save(str(folder / "tokenizer.json"))
         config = _CONFIG | ({"unk_token": UNKNOWN} if self.kind == "word" else {})
@@ -168,13 +170,3 @@ def _shape(core: Tokenizer) -> dict[str, Any]:
     if shape["model"]["type"] == "WordLevel":
         del shape["model"]["vocab"]
     return shape
-
-
-def _copy(source: Path, folder: Path) -> None:
-    from shutil import copyfile
-
-    from loopkit.checkpoint.folder import TOKENIZER_FILES
-
-    for name in TOKENIZER_FILES:
-        if (source / name).exists():
-            copyfile(source / name, folder / name)

@@ -1,6 +1,6 @@
 """Adaptive looping: for each new token a block runs again until what it does has settled.
 
-What "settled" means after pass k (the field's defaults: Huginn, arXiv 2502.05171, section 6; methods.md 2.1):
+What "settled" means after pass k (the field's defaults: Huginn, arXiv 2502.05171, section 6):
 
 - ``kl<1e-3``: KL(p_(k-1) || p_k) of the next-token distributions, in nats, is below 1e-3;
 - ``same-top1``: both have the same likeliest token;
@@ -120,12 +120,6 @@ def generate(
         tokens = logits.argmax(-1)
         yield Step(tokens, counts, values)
         ids = tokens[:, None]
-
-
-def histogram(steps: Iterator[Step] | list[Step], most: int) -> list[int]:
-    """How many tokens ran the block 1, 2, ..., ``most`` times."""
-    counts = np.concatenate([step.counts for step in steps])
-    return [int((counts == number).sum()) for number in range(1, most + 1)]
 
 
 def _settle(

@@ -5,7 +5,7 @@ and both AdamW moments alike. ``OPERATORS`` has the maps by name; any other orde
 """
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import accumulate
@@ -153,14 +153,6 @@ def growth_plan(operator: str, block: int, final_layers: int, grow_steps: int, t
     starts = accumulate(lengths[:-1])
     later = [Stage(start, steps, len(s), tuple(s)) for start, steps, s in zip(starts, lengths[1:], sources, strict=True)]
     return (Stage(0, lengths[0], first), *later)
-
-
-def ancestry(plan: Iterable[Stage]) -> list[int]:
-    """For each layer at the end, the layer of the first stage that it descends from."""
-    descent: list[int] = []
-    for stage in plan:
-        descent = list(range(stage.layers)) if stage.source is None else [descent[layer] for layer in stage.source]
-    return descent
 
 
 def _sources(operator: str, block: int, final: int) -> tuple[int, list[list[int]]]:

@@ -103,9 +103,9 @@ def initial_state(job: Job) -> State:
     return {"weights": weights, "first": zeros, "second": dict(zeros)}
 
 
-def total_flops(job: Job, processes: int = 1) -> float:
+def total_flops(job: Job) -> float:
     """Training FLOPs of the whole job; with sampled recurrence, of the very counts that will be drawn."""
-    tokens = job.recipe.data.rows * job.recipe.data.length * processes
+    tokens = job.recipe.data.rows * job.recipe.data.length
     plans = Counter(job.plan(step)[0] for step in range(job.recipe.schedule.steps))
     return cost.training_flops(job.spec, [(plan, tokens * times) for plan, times in plans.items()], job.recipe.data.length)
 

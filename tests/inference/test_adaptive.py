@@ -8,7 +8,7 @@ from strategies import random_arrays, random_ids, specs
 
 from loopkit.backend import Backend, Weights
 from loopkit.errors import UsageError
-from loopkit.inference.adaptive import Loop, Step, Until, generate, histogram, parse_loop, parse_until
+from loopkit.inference.adaptive import Loop, Step, Until, generate, parse_loop, parse_until
 from loopkit.inference.compare import kl_divergence, log_softmax
 from loopkit.plan import key_value_slots, repeat
 from loopkit.run import Rows, Run
@@ -33,6 +33,12 @@ def adaptive(
     """What the module under test writes."""
     decoding = backend.decoding(weights, spec, len(loop.plan), len(prompts), prompts.shape[1] + limit)
     return list(generate(backend, weights, spec, decoding, loop, prompts, limit, sampling or Sampling()))
+
+
+def histogram(steps: list[Step], most: int) -> list[int]:
+    """How many tokens ran the block 1, 2, ..., ``most`` times."""
+    counts = np.concatenate([step.counts for step in steps])
+    return [int((counts == number).sum()) for number in range(1, most + 1)]
 
 
 def obvious_logits(

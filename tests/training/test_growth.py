@@ -1,5 +1,6 @@
 """Source maps, grown arrays and the stages of growth, against worked tables and properties."""
 
+from collections.abc import Iterable
 from itertools import pairwise
 
 import numpy as np
@@ -13,7 +14,6 @@ from loopkit.plan import parse_layout
 from loopkit.training.growth import (
     OPERATORS,
     Stage,
-    ancestry,
     grow_arrays,
     growth_plan,
     gstack,
@@ -72,6 +72,14 @@ def test_a_block_more_of_old_layers_each_used_once_or_twice(operator: str, sizes
 def test_midas_is_lidas_for_an_odd_number_of_blocks(sizes: tuple[int, int]) -> None:
     n_layers, block = sizes[0] * sizes[1], sizes[1]
     assert (midas(n_layers, block) == lidas(n_layers, block)) == (sizes[0] % 2 == 1 or block == 1)
+
+
+def ancestry(plan: Iterable[Stage]) -> list[int]:
+    """For each layer at the end, the layer of the first stage that it descends from."""
+    descent: list[int] = []
+    for stage in plan:
+        descent = list(range(stage.layers)) if stage.source is None else [descent[layer] for layer in stage.source]
+    return descent
 
 
 @given(st.sampled_from(["lidas", "midas", "stack"]), st.integers(2, 8), st.integers(1, 6))
