@@ -10,7 +10,7 @@ from typing import Any
 from tokenizers import Tokenizer as _Tokenizer
 from tokenizers.decoders import DecodeStream
 
-from loopkit.errors import LoopkitError
+from loopkit.errors import LoopkitError, UsageError
 
 
 @dataclass(frozen=True)
@@ -21,10 +21,22 @@ class Tokenizer:
     end_ids: frozenset[int]
     chat_template: str | None
     special: dict[str, str]
+    unknown_id: int | None = None  # what stands for words without an id
 
     def encode(self, text: str, special: bool = True) -> list[int]:
         """Token ids of a text; special tokens written in it count as such. ``special`` adds those the model starts with."""
         return list(self.core.encode(text, add_special_tokens=special).ids)
+
+    def encode_known(self, text: str) -> list[int]:
+        """As ``encode``. Raises UsageError where the text holds a word that the tokenizer has no id for, as word-level ones may."""
+        encoding = self.core.encode(text)
+        if self.unknown_id in encoding.ids:
+            start, stop = encoding.offsets[encoding.ids.index(self.unknown_id)]
+            raise UsageError(
+                f"the model's tokenizer does not know {text[start:stop]!r}, so this cannot be asked of it;"
+                f" ask for what it was trained on, or train a model with --tokenizer byte"
+            )
+        return list(encoding.ids)
 
     def decode(self, ids: list[int]) -> str:
         """The text of token ids, special tokens included."""
@@ -70,7 +82,9 @@ def open_tokenizer(folder: Path) -> Tokenizer:
     special = {key: _content(config[key]) for key in ("bos_token", "eos_token", "unk_token", "pad_token") if config.get(key)}
     template = folder / "chat_template.jinja"
     chat = template.read_text(encoding="utf-8") if template.exists() else config.get("chat_template")
-    return Tokenizer(core, _end_ids(folder, core, special), chat if isinstance(chat, str) else None, special)
+    unknown = getattr(core.model, "unk_token", None)
+    unknown_id = None if unknown is None else core.token_to_id(unknown)
+    return Tokenizer(core, _end_ids(folder, core, special), chat if isinstance(chat, str) else None, special, unknown_id)
 
 
 def _end_ids(folder: Path, core: _Tokenizer, special: dict[str, str]) -> frozenset[int]:

@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import chain, cycle
 from pathlib import Path
@@ -21,7 +21,7 @@ from loopkit.data.packing import PackedRows, Rows
 from loopkit.data.sources import Primitives, Source
 from loopkit.data.tasks import Question, Split, Task, find, training_text
 from loopkit.data.tasks.task import JOIN
-from loopkit.data.tokenizers import Codec, bpe_codec, byte_codec, checkpoint_codec, word_codec
+from loopkit.data.tokenizers import WORD, Codec, bpe_codec, byte_codec, checkpoint_codec, word_codec
 from loopkit.data.words import closed_words, common_words
 from loopkit.errors import UsageError
 
@@ -69,20 +69,25 @@ def open_batches(mixture: Mixture, codec: Codec, packing: Packing, split: Split 
 
 def finetuning_batches(examples: list[tuple[str, str]] | list[Question], codec: Codec, packing: Packing) -> Batches:
     """Batches of whole examples with the loss on the answers only. Raises UsageError where one does not fit a row."""
+    if codec.kind == "word":
+        texts = (each.text if isinstance(each, Question) else "".join(each) for each in examples)
+        _check_words(codec, chain.from_iterable(re.findall(WORD, text) for text in texts), "the examples to fine-tune on")
     rows = pair_rows(examples, codec, packing.length, key("examples", packing.seed))
     return Batches({"examples": rows}, (1.0,), packing.rows, packing.seed, codec.end_id, packing.documents)
 
 
-def make_codec(form: str, mixture: Mixture, characters: int = SAMPLE) -> Codec:
+def make_codec(form: str, mixture: Mixture, later: Mixture | None = None, characters: int = SAMPLE) -> Codec:
     """The tokenizer of a text form: ``byte``, ``word``, ``word:N``, ``bpe:N`` or a checkpoint folder.
 
-    ``word`` has every word of the mixture's tasks and the N (8192) commonest of its text; ``bpe:N`` is trained on the mixture.
+    ``word`` has every word of the tasks of the mixture and of a ``later`` one, and the N (8192) commonest of the mixture's text; ``bpe:N``
+    is trained on the mixture.
     """
     if form == "byte":
         return byte_codec()
     if match := re.fullmatch(r"word(?::([1-9]\d*))?", form):
         texts = chain.from_iterable(_texts(part.source, characters) for part in mixture.parts if not isinstance(part.source, Primitives))
-        return word_codec(closed_words(_tasks(mixture)) | common_words(texts, int(match[1] or 8192)))
+        tasks = [*_tasks(mixture), *(_tasks(later) if later else ())]
+        return word_codec(closed_words(tasks) | common_words(texts, int(match[1] or 8192)))
     if match := re.fullmatch(r"bpe:([1-9]\d*)", form):
         shares = zip(mixture.parts, mixture.shares, strict=True)
         texts = chain.from_iterable(_texts(part.source, int(characters * share)) for part, share in shares)
@@ -101,8 +106,20 @@ def _rows(source: Source, codec: Codec, packing: Packing, split: Split, cache: P
 
 
 def _task_rows(task: Task, codec: Codec, packing: Packing, split: Split) -> Rows:
+    _check_words(codec, closed_words([task]) if codec.kind == "word" else (), task.name)
     asked = Asked(task, codec, packing.length, packing.seed, split, packing.answers, packing.shots + 1)
     return TextTaskRows(asked) if codec.kind == "other" else TaskRows(asked)
+
+
+def _check_words(codec: Codec, words: Iterable[str], where: str) -> None:
+    """Raises UsageError where there is a word of which the tokenizer would make ``<unk>``."""
+    known = codec.core.get_vocab(with_added_tokens=True)
+    unknown = sorted(set(words) - set(known))
+    if unknown:
+        raise UsageError(
+            f"the word tokenizer does not know {unknown[0]!r} of {where}; name what holds it in data.mix of the run that makes the"
+            f" tokenizer, or train with --tokenizer byte"
+        )
 
 
 def _part(cache: Cache, share: float, split: Split) -> np.ndarray:

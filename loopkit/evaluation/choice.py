@@ -89,7 +89,7 @@ def request(model: Model, question: Question) -> Request:
     A token that reaches over the end of the prompt belongs to the option, so options are compared as whole texts.
     """
     start = len(model.tokenizer.encode(question.prompt))
-    texts = [tuple(model.tokenizer.encode(question.whole(option))) for option in range(len(question.options))]
+    texts = [tuple(model.tokenizer.encode_known(question.whole(option))) for option in range(len(question.options))]
     shared = min(start, *(len(text) for text in texts))
     while any(text[:shared] != texts[0][:shared] for text in texts):
         shared -= 1

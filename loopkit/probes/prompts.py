@@ -38,6 +38,8 @@ def read_prompts(model: Model, source: str, examples: int = 8, length: int | Non
         return Prompts(_take(model, _documents(parsed, 0), examples, length, seed, source))
     each = -(-examples // len(parsed.names))
     questions = [question for name in parsed.names for question in few_shot(find(name), seed, each, shots)]
+    for question in questions:
+        model.tokenizer.encode_known(question.text)
     return Prompts(_take(model, _worked(parsed, seed), examples, length, seed, source), tuple(questions[:examples]))
 
 

@@ -160,7 +160,7 @@ def _codec(recipe: Recipe, mixture: Mixture, folder: Path) -> Codec:
         return make_codec(str(folder), mixture)
     given = recipe.data.tokenizer
     own = str(newest(Path(recipe.model.init_from))) if recipe.model.init_from and given == "byte" else given
-    codec = make_codec(own, mixture)
+    codec = make_codec(own, mixture, parse_mixture(recipe.cooldown.mix) if recipe.cooldown.mix else None)
     with new_folder(folder) as part:
         codec.save(part)
     return codec

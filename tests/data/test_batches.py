@@ -32,7 +32,7 @@ def open_mixture(text):
 
     def opened(mixture: str, form: str = "byte", split="train", heldout=0.1, rows=8, length=64, **options) -> Batches:
         parsed = parse_mixture(mixture.replace("FILE", f"file:{text}"))
-        codec = bpe_codec(["copy fill the blank"] * 9, 280) if form == "bpe" else make_codec(form, parsed, 10_000)
+        codec = bpe_codec(["copy fill the blank"] * 9, 280) if form == "bpe" else make_codec(form, parsed, characters=10_000)
         packing = Packing(rows, length, heldout=heldout, **options)
         return open_batches(parsed, codec, packing, split, text.parent / "cache")
 

@@ -133,4 +133,4 @@ def test_tokenizers_made_from_a_mixture(tmp_path):
     mixture = parse_mixture(f"file:{tmp_path}/a.txt + primitives:copy-words-32")
     words = make_codec("word:3", mixture)
     assert words.vocab_size == 2 + len(closed_words([find("copy-words-32")]) | {"beta", "alpha"} | {"\n"})
-    assert make_codec("bpe:400", mixture, 20_000).vocab_size == 400
+    assert make_codec("bpe:400", mixture, characters=20_000).vocab_size == 400

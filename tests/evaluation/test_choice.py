@@ -67,6 +67,17 @@ def test_options_share_what_they_can(model: Model) -> None:
     assert found.prompt == tuple(model.tokenizer.encode("a b"))
 
 
+def test_a_word_without_an_id_is_not_asked(tmp_path: Path) -> None:
+    spec = preset("nano").with_layout("1")
+    word_codec(["a", "b", "?"]).save(tmp_path)
+    model = loopkit.load(write_folder(tmp_path / "model", spec, initialize(spec), tokenizer=tmp_path), "torch")
+    assert request(model, Question("a b ?", ("a", "b"), 0)).options
+    with pytest.raises(UsageError, match="does not know 'c'"):
+        request(model, Question("a b ?", ("a", "c"), 0))
+    with pytest.raises(UsageError, match="does not know"):
+        accuracies(model, "copy-words-32", count=2)
+
+
 def test_an_option_needs_tokens_of_its_own(tmp_path: Path) -> None:
     word_codec(["a", "b"]).save(tmp_path)
     spec = preset("nano")

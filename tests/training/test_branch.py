@@ -19,6 +19,7 @@ RECIPE = override(
     Recipe(),
     (
         *SMALL,
+        "data.mix=0.9*primitives:copy-words-32 + 0.1*primitives:var-basic-0",
         "model.layout=4",
         "growth.operator=lidas",
         "growth.block=2",
@@ -94,6 +95,7 @@ def test_the_branched_run_stays_as_it_was(tmp_path: Path, hardware: Hardware, tr
         (["train.evaluate_every=5"], "the run itself"),
         (["schedule.rate=1e-4"], "from the first step on, so there is nothing to branch from"),
         (["cooldown.plan=0:9x2"], "0:9"),
+        (["cooldown.mix=primitives:var-code-0"], "word tokenizer does not know '#' of var-code-0"),
     ],
 )
 def test_what_no_branch_can_do_is_refused_before_anything_is_written(

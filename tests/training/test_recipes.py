@@ -76,6 +76,10 @@ def test_fine_tuning_counts_answers_only(tmp_path: Path, hardware: Hardware, loo
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text("".join(json.dumps({"prompt": f"copy {n}", "answer": f" {n}"}) + "\n" for n in range(6)))
     recipe = override(TINY, [setting.format(pairs=pairs), "schedule.steps=40", "schedule.rate=1e-2", "train.evaluate_every=40"])
+    if "pairs" in setting:
+        with pytest.raises(UsageError, match="does not know '0' of the examples to fine-tune on"):
+            begin(recipe, RunFolder(tmp_path / "no"), hardware)
+        recipe = override(recipe, ["data.tokenizer=byte"])
     job = begin(recipe, RunFolder(tmp_path / "run"), hardware)[0]
     mask = job.batches.at(0).loss_mask
     assert mask is not None
