@@ -142,6 +142,8 @@ def test_flop_matched_baselines_spend_the_same(tmp_path: Path, hardware: Hardwar
         -1
     ].flops
     assert baseline == pytest.approx(spent, rel=0.5 / recipe.schedule.steps)
+    slow = override(grown, ["growth.steps=30", "schedule.cooldown=0"])
+    assert matched(slow, tmp_path / "base", tmp_path / "again").schedule.steps >= 30, "it is to grow whole"
 
 
 def test_text_mixtures_train_too(tmp_path: Path, hardware: Hardware, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -151,6 +153,10 @@ def test_text_mixtures_train_too(tmp_path: Path, hardware: Hardware, monkeypatch
     recipe = override(TINY, [f"data.mix=0.5*file:{text} + 0.5*primitives:var-basic-0", "data.tokenizer=byte", "data.heldout=0.1"])
     found = steps(recipe, tmp_path / "run", hardware)
     assert found[-1].loss < found[0].loss
+    few = override(recipe, ["data.limit=2000", "schedule.steps=1", "schedule.warmup=0"])
+    steps(few, tmp_path / "few", hardware)
+    sizes = sorted(len(np.fromfile(file, np.uint16)) for file in (tmp_path / "cache").rglob("tokens.bin"))
+    assert sizes[0] == 2000 < sizes[1]
 
 
 def test_a_quantized_start_is_refused(looped: Path, tmp_path: Path, hardware: Hardware) -> None:
