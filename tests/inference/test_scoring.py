@@ -13,7 +13,7 @@ from strategies import plans, random_arrays, repeat_texts, specs
 from loopkit.backend import Backend
 from loopkit.inference.modes import MODES, parse_run, with_mode
 from loopkit.inference.passes import forward
-from loopkit.inference.scoring import Request, batch_tokens, batches, score
+from loopkit.inference.scoring import Request, Score, batch_tokens, batches, score
 from loopkit.inference.trie import build, run_all
 from loopkit.plan import Plan, repeat
 from loopkit.run import Rows, Run, Stream
@@ -52,6 +52,15 @@ def alone(backend: Backend, weights: dict[str, np.ndarray], spec: Spec, request:
     return sums, greedy
 
 
+def assert_alone(
+    backend: Backend, weights: dict[str, np.ndarray], spec: Spec, request: Request, wanted: Sequence[Run], found: Score
+) -> None:
+    for index, run in enumerate(wanted):
+        sums, greedy = alone(backend, weights, spec, request, run)
+        np.testing.assert_allclose(found.log_likelihood[index], sums, rtol=1e-5, atol=2e-5)
+        assert found.greedy[index].tolist() == greedy
+
+
 @settings(max_examples=25, deadline=None, derandomize=True)
 @given(st.data())
 def test_scores_are_those_of_every_plan_and_option_alone(backend: Backend, device: str, data: st.DataObject) -> None:
@@ -62,10 +71,7 @@ def test_scores_are_those_of_every_plan_and_option_alone(backend: Backend, devic
     scores = [each for batch in score(backend, weights, spec, asked, wanted) for each in batch]
     assert sorted(each.request for each in scores) == list(range(len(asked)))
     for each in scores:
-        for index, run in enumerate(wanted):
-            sums, greedy = alone(backend, weights, spec, asked[each.request], run)
-            np.testing.assert_allclose(each.log_likelihood[index], sums, rtol=1e-5, atol=2e-5)
-            assert each.greedy[index].tolist() == greedy
+        assert_alone(backend, weights, spec, asked[each.request], wanted, each)
 
 
 def test_long_options_of_several_lengths(backend: Backend, device: str) -> None:
@@ -75,13 +81,9 @@ def test_long_options_of_several_lengths(backend: Backend, device: str) -> None:
     asked = [Request(tuple(rng.integers(0, 101, n)), tuple(tuple(rng.integers(0, 101, size)) for size in options)) for n, options in sizes]
     wanted = [Run(SPEC.plan), Run(repeat(SPEC.plan, 1, 3, 2))]
     weights = backend.put(random_arrays(SPEC), device, "float32")
-    batches = list(score(backend, weights, SPEC, asked, wanted))
-    assert len(batches) == 1
-    for each in batches[0]:
-        for index, run in enumerate(wanted):
-            sums, greedy = alone(backend, weights, SPEC, asked[each.request], run)
-            np.testing.assert_allclose(each.log_likelihood[index], sums, rtol=1e-5, atol=2e-5)
-            assert each.greedy[index].tolist() == greedy
+    (batch,) = score(backend, weights, SPEC, asked, wanted)
+    for each in batch:
+        assert_alone(backend, weights, SPEC, asked[each.request], wanted, each)
 
 
 def test_little_memory_gives_the_same_scores(backend: Backend, device: str) -> None:
