@@ -255,7 +255,7 @@ def _repeat_at(plan: Plan, at: int, base: Plan, position: int) -> Repeat | None:
         block = base[position : position + size]
         if plan[at : at + size] != block:
             return None
-        in_plan, in_base = _count(plan, at, block), _count(base, position, block)
+        in_plan, in_base = count(plan, at, block), count(base, position, block)
         if in_plan > in_base:
             return Repeat(position, position + size, in_plan - in_base + 1)
     return None
@@ -268,13 +268,14 @@ def _best_run(plan: Plan, at: int) -> tuple[Plan, int]:
         size += 1
     for start in range(at, at + size):
         block = plan[start : at + size]
-        times = _count(plan, start, block)
+        times = count(plan, start, block)
         if times > 1:
             return (block, times) if start == at else (plan[at:start], 1)
     return plan[at : at + size], 1
 
 
-def _count(plan: Plan, at: int, block: Plan) -> int:
+def count(plan: Plan, at: int, block: Plan) -> int:
+    """How often ``block`` runs in a row from visit ``at`` on."""
     times = 0
     while plan[at : at + len(block)] == block:
         at, times = at + len(block), times + 1

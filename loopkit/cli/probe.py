@@ -32,7 +32,9 @@ def probe(
     length: Annotated[
         int | None, typer.Option(help="Tokens a prompt; 128 by default, or all that the model has room for.", min=4, show_default=False)
     ] = None,
-    shots: Annotated[int, typer.Option(help="Worked examples before each question.", min=0)] = 5,
+    shots: Annotated[
+        int | None, typer.Option(help="Worked examples before each question; 5 by default, or as many as fit.", min=0, show_default=False)
+    ] = None,
     against: Annotated[list[Path] | None, typer.Option(help="Another checkpoint beside it; repeatable.", show_default=False)] = None,
     settings: Annotated[
         list[str] | None,

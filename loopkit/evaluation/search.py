@@ -4,13 +4,13 @@ Round by round the best plans so far are joined with the best single blocks. The
 never seen, beside the base plan: the winner's own score on the search questions is too good, having been picked for it.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from loopkit.errors import UsageError
 from loopkit.evaluation.statistics import holm
-from loopkit.evaluation.sweep import Results, Row, Settings, ask, candidates, ranked, rows
+from loopkit.evaluation.sweep import Results, Row, Settings, ask, candidates, ranked, rows, what_runs
 from loopkit.inference.modes import split_mode, with_mode
 from loopkit.inference.scoring import MEMORY
 from loopkit.plan import parse_repeats
@@ -45,16 +45,16 @@ def search(model: Model, settings: Settings, budget: int, folder: Path | None = 
     """
     if budget < 2:
         raise UsageError(f"a search needs a budget of at least 2 plans, got {budget}")
-    singles = _spread([each.plan for each in candidates(len(model.plan), settings)], budget - 1)
+    singles = _spread(_new(model, (each.plan for each in candidates(len(model.plan), settings)), []), budget - 1)
     plans, number = singles, 1
     tried: list[Row] = []
-    known: set[str] = set()
+    known: list[str] = []
     while plans:
-        known |= set(plans)
+        known += plans
         for results in ask(model, ["", *plans], settings, folder and folder / f"round-{number}", memory):
             yield Progress(number, len(known) + 1, results)
         tried = ranked([*tried, *_overall(rows(model, results))])
-        plans = [plan for plan in _joined(tried, singles, model.text()) if plan not in known][: budget - 1 - len(known)]
+        plans = _new(model, _joined(tried, singles, model.text()), known)[: budget - 1 - len(known)]
         number += 1
     tried = _corrected(tried, model.text())
     winner = tried[0]
@@ -63,6 +63,17 @@ def search(model: Model, settings: Settings, budget: int, folder: Path | None = 
     for results in ask(model, ["", *wanted], later, folder and folder / "held-out", memory):
         yield Progress(0, len(known) + 1, results)
     yield Found(winner, _overall(rows(model, results))[-1], tuple(tried))
+
+
+def _new(model: Model, plans: Iterable[str], known: Sequence[str]) -> list[str]:
+    """The plans that run what neither a known one, nor one before them, nor the model as it is does."""
+    seen = {what_runs(model, plan) for plan in ("", *known)}
+    found = []
+    for plan in plans:
+        if (what := what_runs(model, plan)) not in seen:
+            seen.add(what)
+            found.append(plan)
+    return found
 
 
 def _overall(found: Sequence[Row]) -> list[Row]:

@@ -14,6 +14,7 @@ from loopkit.evaluation.statistics import holm, mcnemar, paired_interval, wilson
 from loopkit.evaluation.store import Store
 from loopkit.inference.modes import Mode, with_mode
 from loopkit.inference.scoring import MEMORY
+from loopkit.inference.trie import Step, steps
 from loopkit.plan import Repeat
 from loopkit.session import Model
 
@@ -74,12 +75,14 @@ class Results:
 class Row:
     """One plan on one task, or on all together, beside the base plan on the same questions.
 
+    ``same_as`` is the first plan of the sweep that runs the very same visits: on a looped model several texts may, and count as one.
     ``gained`` and ``lost`` count the questions that only this plan or only the base answers right, ``p`` is McNemar's exact test of
     the two, ``p_holm`` the same after Holm's correction for all plans of the sweep; ``probability`` is the right option's mean
     probability among the options; ``flops`` are inference FLOPs over those of the base plan.
     """
 
     plan: str
+    same_as: str
     task: str
     correct: int
     questions: int
@@ -154,7 +157,17 @@ def rows(model: Model, results: Results) -> list[Row]:
 
 def ranked(rows: Sequence[Row]) -> list[Row]:
     """Best first: most right answers, then the higher probability of the right option; each plan once."""
-    return sorted({row.plan: row for row in rows}.values(), key=lambda row: (-row.correct, -row.probability))
+    return sorted({row.plan: row for row in distinct(rows)}.values(), key=lambda row: (-row.correct, -row.probability))
+
+
+def distinct(rows: Sequence[Row]) -> list[Row]:
+    """Those that run what no earlier plan of their sweep does."""
+    return [row for row in rows if row.same_as == row.plan]
+
+
+def what_runs(model: Model, plan: str) -> tuple[Step, ...]:
+    """What a plan's text comes to: equal for two texts that run the same. The empty text is the model's own plan."""
+    return tuple(steps(model.run(plan or None)))
 
 
 def best(rows: Sequence[Row]) -> Row:
@@ -167,10 +180,15 @@ def _task_rows(model: Model, plans: Sequence[str], task: str, right: np.ndarray,
     gained, lost = (right & ~right[0]).sum(1), (right[0] & ~right).sum(1)
     p = [mcnemar(int(g), int(worse)) for g, worse in zip(gained, lost, strict=True)]
     base_flops = cost.token_flops(model.spec, model.plan)
-    for i, corrected in enumerate([1.0, *holm(p[1:])]):
+    firsts: dict[tuple[Step, ...], int] = {}
+    first = [firsts.setdefault(what_runs(model, plan), i) for i, plan in enumerate(plans)]
+    once = sorted({each for each in first if each})
+    p_holm = {0: 1.0, **dict(zip(once, holm([p[i] for i in once]), strict=True))}
+    for i in range(len(plans)):
         correct = int(right[i].sum())
         yield Row(
             plan=plans[i] or model.text(),
+            same_as=plans[first[i]] or model.text(),
             task=task,
             correct=correct,
             questions=total,
@@ -181,7 +199,7 @@ def _task_rows(model: Model, plans: Sequence[str], task: str, right: np.ndarray,
             difference=float(gained[i] - lost[i]) / total,
             difference_interval=paired_interval(int(gained[i]), int(lost[i]), total),
             p=p[i],
-            p_holm=corrected,
+            p_holm=p_holm[first[i]],
             probability=float(probability[i].mean()),
             flops=cost.token_flops(model.spec, model.resolve(plans[i] or None)) / base_flops,
         )

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from loopkit.evaluation.sweep import Results, Row, Settings, best, candidates, ranked, rows
+from loopkit.evaluation.sweep import Results, Row, Settings, best, candidates, distinct, ranked, rows
 from loopkit.report import plots
 from loopkit.report.page import Block, Page, Picture, Table, picture
 from loopkit.session import Model
@@ -53,10 +53,11 @@ def _tasks_words(found: Sequence[Row], task: str) -> str:
 
 def _summary(overall: Sequence[Row], settings: Settings) -> str:
     top, base = best(overall), overall[0]
-    sure = sum(row.p_holm < 0.05 and row.difference > 0 for row in overall[1:])
-    worse = sum(row.p_holm < 0.05 and row.difference < 0 for row in overall[1:])
+    others = distinct(overall)[1:]
+    sure = sum(row.p_holm < 0.05 and row.difference > 0 for row in others)
+    worse = sum(row.p_holm < 0.05 and row.difference < 0 for row in others)
     return (
-        f"{len(overall) - 1} plans beside the base plan {base.plan}, {base.questions} questions with {settings.shots} worked examples "
+        f"{len(others)} plans beside the base plan {base.plan}, {base.questions} questions with {settings.shots} worked examples "
         f"each, seed {settings.seed}. Best: {top.plan}, {_percent(top.share)} against {_percent(base.share)}. After Holm's correction "
         f"for all plans {sure} of them are better than the base plan and {worse} worse at the 5% level (McNemar's exact test)."
     )

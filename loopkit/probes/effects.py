@@ -39,8 +39,8 @@ class DepthScore(Result):
     @property
     def headline(self) -> Headline:
         """The score, and as a share of the depth."""
-        interval = f"{self.score_low:.2f} to {self.score_high:.2f}"
-        return {"depth score": self.score, "95% interval": interval, "of the depth": self.score / max(len(self.distribution) - 1, 1)}
+        spread = {"95% interval": f"{self.score_low:.2f} to {self.score_high:.2f}"} if len(self.changes) > 2 else {}
+        return {"depth score": self.score, **spread, "of the depth": self.score / max(len(self.distribution) - 1, 1)}
 
     @property
     def charts(self) -> tuple[Chart, ...]:
@@ -106,7 +106,7 @@ def future_effects(
     model: Model, ids: np.ndarray, plan: Depth = None, *, cuts: int = 1, seed: int = 0, progress: Progress = quiet
 ) -> FutureEffects:
     """Relative change of what each visit adds at later positions when an earlier visit is removed at earlier positions, propagated."""
-    visits, rows = order(model, plan), prompts(ids, LEAST)
+    visits, rows = _several(order(model, plan)), prompts(ids, LEAST)
     found = [_propagated(model, row, visits, t)[0] for row, t in _with_cuts(rows, cuts, seed, progress)]
     return FutureEffects(model.text(visits), np.max(found, 0))
 
@@ -116,9 +116,16 @@ def local_effects(
 ) -> LocalEffects:
     """The same without propagation: visit s's contribution is taken from the stream that enters visit l, and nothing else changes
     (paper, appendix E, "future local effects"). Each layer runs once on a batch of all visits below it."""
-    visits, rows = order(model, plan), prompts(ids, LEAST)
+    visits, rows = _several(order(model, plan)), prompts(ids, LEAST)
     found = [_local(model, row, visits, t) for row, t in _with_cuts(rows, cuts, seed, progress)]
     return LocalEffects(model.text(visits), np.max(found, 0))
+
+
+def _several(visits: Plan) -> Plan:
+    """The visits. Raises UsageError where there is no later one."""
+    if len(visits) < 2:
+        raise UsageError("effects on later visits need a plan of two visits or more")
+    return visits
 
 
 def expected_index(weights: Array) -> float:

@@ -69,11 +69,11 @@ def fixed_point(model: Model, ids: np.ndarray, plan: Depth = None, *, progress: 
 
 
 def looped_block(visits: Plan) -> tuple[int, int, int]:
-    """First visit, length and count of the block that runs most often in a row. Raises UsageError where none runs twice."""
-    best, at = (0, 0, 0), 0
-    for block, times in plans.runs(visits):
-        best = max(best, (at, len(block), times), key=lambda each: each[2])
-        at += len(block) * times
+    """First visit, length and count of the block that runs most often in a row, of several the longest. Raises UsageError where none
+    runs twice."""
+    spans = ((start, size) for size in range(len(visits) // 2, 0, -1) for start in range(len(visits) - 2 * size + 1))
+    found = [(start, size, plans.count(visits, start, visits[start : start + size])) for start, size in spans]
+    best = max(found, key=lambda each: each[2], default=(0, 0, 0))
     if best[2] < LEAST:
         raise UsageError("fixed-point needs a plan that repeats a block; probe a looped checkpoint, or give one, e.g. --plan 8:12x8")
     return best

@@ -46,7 +46,7 @@ class Study:
     data: str = "primitives:var-math-1"
     examples: int = 8
     length: int | None = None
-    shots: int = 5
+    shots: int | None = None
     seed: int = 0
     backend: str = "auto"
     device: str | None = None

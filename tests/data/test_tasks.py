@@ -236,6 +236,17 @@ def test_few_shot_prompts():
     assert few_shot(task, 0, 3, start=5) == few_shot(task, 0, 8)[5:]
 
 
+def test_no_worked_example_is_the_question_itself():
+    task = find("arithmetic-1")
+    asked = questions(task, "evaluation", 0, 200)
+    for question, plain in zip(few_shot(task, 0, 200, 5), asked, strict=True):
+        examples = question.prompt.split("\n\n")[:-1]
+        assert len(examples) == 5
+        assert not any(example.startswith(plain.prompt + " ") for example in examples)
+    for more, fewer in zip(few_shot(task, 0, 200, 6), few_shot(task, 0, 200, 5), strict=True):
+        assert more.prompt.split("\n\n")[:5] == fewer.prompt.split("\n\n")[:5]
+
+
 def test_question_text():
     assert Question("a=1\na=___. ->", ("1", "2"), 0).text == "a=1\na=___. -> 1"
 

@@ -187,6 +187,33 @@ def test_a_search_corrects_for_all_plans_of_all_rounds(model: Model) -> None:
     assert [row.p_holm for row in others] == pytest.approx(list(holm([row.p for row in others])))
 
 
+@pytest.fixture(scope="module")
+def looped(tmp_path_factory: pytest.TempPathFactory) -> Model:
+    """Two layers that run three times."""
+    folder = tmp_path_factory.mktemp("looped")
+    byte_codec().save(folder)
+    spec = Spec(48, 96, 4, 2, 12, 257, "2x3")
+    return loopkit.load(write_folder(folder / "model", spec, random_arrays(spec), tokenizer=folder), "torch", "cpu")
+
+
+def test_plans_that_run_the_same_count_as_one(looped: Model) -> None:
+    """Blocks of two at 0, 2 and 4 are one, at 1 and 3 another."""
+    settings = Settings(("var-basic-0",), blocks=(2,), times=(2,), count=12, shots=0)
+    found = rows(looped, list(sweep(looped, settings))[-1])
+    assert [row.plan for row in found] == ["2x3", "0:2x2", "1:3x2", "2:4x2", "3:5x2", "4:6x2"]
+    assert [row.same_as for row in found] == ["2x3", "0:2x2", "0:2x2", "0:2x2", "0:2x2", "0:2x2"]
+    assert len({row.correct for row in found[1:]}) == 1
+    assert [row.p_holm for row in found[1:]] == [found[1].p] * 5
+    assert len(ranked(found)) == 2
+
+
+def test_a_search_tries_no_plan_twice(looped: Model) -> None:
+    settings = Settings(("var-basic-0",), blocks=(1, 2), times=(2, 3), count=4, shots=0)
+    _, found = found_of(list(search(looped, settings, 16)))
+    runs = [looped.resolve(row.plan) for row in found.tried]
+    assert len(set(runs)) == len(runs) == 16
+
+
 def test_a_search_on_a_model_whose_own_plan_is_a_listing(tmp_path: Path) -> None:
     byte_codec().save(tmp_path)
     spec = Spec(48, 96, 4, 2, 12, 257, "layers:0,2,1,3")

@@ -7,6 +7,7 @@ import pytest
 from strategies import random_arrays, random_ids
 
 from loopkit.errors import UsageError
+from loopkit.plan import parse_layout, parse_plan
 from loopkit.probes import fixed_point
 from loopkit.probes.fixed_point import looped_block, verdict
 from loopkit.session import Model
@@ -62,5 +63,8 @@ def test_verdicts() -> None:
 def test_the_block_that_runs_most_often_is_meant() -> None:
     assert looped_block((0, 1, 1, 2, 3, 2, 3, 2, 3, 4)) == (3, 2, 3)
     assert looped_block((0, 1, 2) * 4) == (0, 3, 4)
+    assert looped_block((0, 2, 4, 2, 4, 2, 4, 5)) == (1, 2, 3)  # not in the layers' order
+    assert looped_block((0, 1, 2, 3, 2, 3, 2, 3, 2, 3, 4)) == (2, 2, 4)
+    assert looped_block(parse_plan("10:14x3", parse_layout("4-4x2-4"))) == (10, 4, 3)  # over the end of the model's own block
     with pytest.raises(UsageError, match="--plan 8:12x8"):
         looped_block((0, 1, 2))

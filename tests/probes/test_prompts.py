@@ -6,9 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from loopkit.data.tasks import few_shot, find
 from loopkit.errors import UsageError
 from loopkit.probes import read_prompts, training_ids
 from loopkit.session import Model
+from loopkit.spec import Spec
 
 
 @pytest.fixture(scope="module")
@@ -44,6 +46,29 @@ def test_tasks_give_questions_too(reader: Model) -> None:
     assert {len(question.options) for question in found.questions} == {5, 10}
     train = training_ids(reader, "primitives:copy-random", 5, 64)
     assert not any((row == other).all() for row in found.ids for other in train)
+
+
+def test_prompts_may_be_longer_than_the_questions_written_at_a_time(reader: Model) -> None:
+    short, long = (read_prompts(reader, "primitives:arithmetic-1", 3, length, shots=0) for length in (32, 900))
+    assert long.ids.shape == (3, 900)
+    np.testing.assert_array_equal(long.ids[:, :32], short.ids)
+
+
+def test_tasks_take_turns(reader: Model) -> None:
+    names = ("copy-random", "var-basic-0", "var-math-0")
+    found = read_prompts(reader, f"primitives:{','.join(names)}", 4, 32, shots=0).questions
+    asked = [few_shot(find(name), 0, 2, 0) for name in names]
+    assert list(found) == [asked[0][0], asked[1][0], asked[2][0], asked[0][1]]
+
+
+def test_worked_examples_are_as_many_as_fit(make: Any) -> None:
+    small = make("torch", Spec(48, 64, 4, 2, 12, 300, "2", max_position_embeddings=200))
+    found = read_prompts(small, "primitives:var-math-1", 4, 32).questions
+    counts = {question.prompt.count("\n\n") for question in found}
+    assert len(counts) == 1
+    assert 0 < counts.pop() < 5
+    with pytest.raises(UsageError, match=r"with 5 worked examples has .* lower --shots"):
+        read_prompts(small, "primitives:var-math-1", 4, 32, shots=5)
 
 
 def test_mistakes(reader: Model, texts: str) -> None:

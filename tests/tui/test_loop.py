@@ -264,6 +264,22 @@ def test_control_c_stops_what_runs_and_no_more(tmp_path: Path) -> None:
     play(app, script)
 
 
+def test_control_c_while_a_model_loads_gives_it_up(tmp_path: Path) -> None:
+    engine = FakeEngine()
+    engine.open, opens = engine.endless, engine.open  # type: ignore[assignment, method-assign]
+    app = make_app(tmp_path, engine=engine)
+
+    async def script(pilot: Pilot[None]) -> None:
+        await until(pilot, lambda: app._opening)
+        await pilot.press("ctrl+c")
+        await until(pilot, lambda: "smol was not opened; o opens it" in text_of(app))
+        engine.open = opens  # type: ignore[method-assign]
+        app.open(["smol"])
+        await settled(pilot)
+
+    play(app, script)
+
+
 def test_quitting_while_the_model_works_ends_it(tmp_path: Path) -> None:
     engine = FakeEngine()
     engine.look = engine.endless  # type: ignore[method-assign]

@@ -38,9 +38,9 @@ def test_a_port_without_a_page_is_refused() -> None:
 
 def test_in_a_terminal_control_c_stops_and_q_leaves_it_as_it_was(nano: Path) -> None:
     terminal = Terminal(str(nano), "--plan", "1:3x2", "--prompt", "hello")
-    terminal.until("Loop")
+    terminal.until("1:3", "KL")
     terminal.press("ctrl+c")
-    terminal.until("1:3")
+    terminal.until("stop")
     terminal.press("q")
     assert terminal.end() == 0
     assert b"Traceback" not in terminal.seen

@@ -15,7 +15,7 @@ from loopkit_tui.engine import About, Engine, Loading, Prompt, Side
 from loopkit_tui.host import Choice
 from loopkit_tui.screens.pane import Answered, Pane
 from loopkit_tui.widgets.topbar import SCREENS
-from loopkit_tui.worker import Done, Failed, Worker
+from loopkit_tui.worker import Done, Failed, Stopped, Worker
 
 
 def _screen(name: str) -> Callable[[], Screen[Any]]:
@@ -139,14 +139,14 @@ class LoopkitApp(App[None]):
                 pane.refresh_choice()
         elif isinstance(value, Loading) and pane:
             pane.show_model(value)
-        elif isinstance(value, Failed) and pane:
+        elif isinstance(value, Failed | Stopped) and pane:
             self.abouts.pop(path, None)
             del self._opening[path]
             if path == self.choice.paths[0] and self._before and self._before[0] in self.abouts:
                 self.choice = replace(self.choice, paths=self._before)
                 pane.refresh_choice()
             pane.show_model()
-            pane.problem(value.text)
+            pane.problem(value.text if isinstance(value, Failed) else f"{path} was not opened; o opens it")
 
     def _exported(self, path: str, value: object) -> None:
         if isinstance(value, Done):
@@ -166,7 +166,10 @@ class LoopkitApp(App[None]):
         """Give up what the model is doing."""
         pane = self._pane()
         stopped = pane.drop_all() if pane else False
-        if self.worker.cancel() or stopped:
+        cancelled = self.worker.cancel()
+        for path in [path for path in self._opening if not (path in self.abouts and self.abouts[path].where)]:
+            self._opened(path, Stopped())
+        if cancelled or stopped:
             self.notify("stopped", timeout=2)
         else:
             self.notify("nothing to stop; q quits", timeout=3)

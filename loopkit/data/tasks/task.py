@@ -4,7 +4,7 @@ The same instances serve training and evaluation. Instances are drawn as arrays,
 only at the end. Every 16th of all instances, by a hash of what it says, is kept for evaluation and never trained on.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Literal
@@ -129,16 +129,29 @@ def questions(task: Task, split: Split, seed: int, count: int, start: int = 0) -
 def few_shot(task: Task, seed: int, count: int, shots: int = 5, start: int = 0) -> list[Question]:
     """Evaluation questions, each after ``shots`` worked examples (paper, section 3.2: five).
 
-    Question i asks the same at any number of shots, and its first examples stay first when there are more.
+    Question i asks the same at any number of shots, and its first examples stay first when there are more. None is the question itself.
     """
     asked = questions(task, "evaluation", seed, count, start)
     numbers = np.arange(start, start + count)[:, None] * _EXAMPLES + np.arange(shots)
-    worked = [each.text for each in _as_questions(task, draw(task, "examples", seed, numbers.reshape(-1)))] if shots else []
-    heads = [worked[i * shots : (i + 1) * shots] for i in range(count)]
-    return [
-        Question(JOIN.join([*head, question.prompt]), question.options, question.answer)
-        for head, question in zip(heads, asked, strict=True)
-    ]
+    worked = list(_as_questions(task, draw(task, "examples", seed, numbers.reshape(-1)))) if shots else []
+    found = []
+    for i, question in enumerate(asked):
+        head = [each.text for each in _others(task, seed, start + i, worked[i * shots : (i + 1) * shots], question)]
+        found.append(Question(JOIN.join([*head, question.prompt]), question.options, question.answer))
+    return found
+
+
+def _others(task: Task, seed: int, number: int, drawn: Sequence[Question], asked: Question) -> list[Question]:
+    """The examples drawn, later ones in place of those that ask the same. Raises LoopkitError where the task has too few."""
+    found = [each for each in drawn if each.prompt != asked.prompt]
+    for place in range(len(drawn), len(drawn) + _ATTEMPTS):
+        if len(found) == len(drawn):
+            return found
+        more = _as_questions(task, draw(task, "examples", seed, np.array([number * _EXAMPLES + place])))
+        found += [each for each in more if each.prompt != asked.prompt]
+    raise LoopkitError(
+        f"{task.name} has too few different instances for {len(drawn)} worked examples; give it more words, or lower --shots"
+    )
 
 
 def training_text(task: Task, seed: int, start: int, count: int) -> list[str]:
