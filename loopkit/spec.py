@@ -218,7 +218,8 @@ _ARCHITECTURES = {"llama": "LlamaForCausalLM", "qwen2": "Qwen2ForCausalLM", "qwe
 
 def _refuse_variants(family: str, config: Mapping[str, Any]) -> None:
     """Refuse what a family's config can ask for and this project does not compute."""
-    sliding = config.get("sliding_window") and (family == "mistral" or config.get("use_sliding_window"))
+    window = config.get("sliding_window", 4096 if family == "mistral" else None)  # transformers' own default
+    sliding = window and (family == "mistral" or config.get("use_sliding_window"))
     rope = config.get("rope_parameters") or {}
     unsupported = {
         f"hidden_act {config.get('hidden_act')!r}": config.get("hidden_act", "silu") != "silu",

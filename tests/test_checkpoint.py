@@ -9,11 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import load_file
 from strategies import random_arrays, specs
+from tokenizers import Tokenizer
 
 from loopkit.checkpoint import tensors
 from loopkit.checkpoint.atomic import new_folder, write_text
 from loopkit.checkpoint.folder import open_folder, write_folder
 from loopkit.checkpoint.initial import initialize
+from loopkit.checkpoint.tokenizer import open_tokenizer, token_ids
+from loopkit.data.tokenizers import byte_codec
 from loopkit.errors import LoopkitError, UsageError
 from loopkit.spec import Spec, preset
 
@@ -111,6 +114,43 @@ def test_folders_that_are_no_checkpoints(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(SPEC.to_config()))
     with pytest.raises(LoopkitError, match=r"has no model\.safetensors"):
         open_folder(tmp_path)
+
+
+def test_an_index_of_an_earlier_model_is_passed_over(folder: Path) -> None:
+    where = dict.fromkeys(SPEC.shapes(), "model-00001-of-00002.safetensors")
+    (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    assert open_folder(folder).arrays.keys() == where.keys()
+
+
+def test_numbers_too_large_for_half_precision_are_refused(tmp_path: Path) -> None:
+    arrays = random_arrays(SPEC)
+    arrays["model.norm.weight"] = arrays["model.norm.weight"] * np.float32(1e6)
+    with pytest.raises(LoopkitError, match=r"model\.norm\.weight holds numbers too large for float16; choose --dtype bfloat16"):
+        write_folder(tmp_path / "half", SPEC, arrays, dtype="float16")
+    assert not (tmp_path / "half").exists()
+    write_folder(tmp_path / "half", SPEC, arrays, dtype="bfloat16")
+
+
+def test_what_a_tokenizers_file_was_last_asked_for_does_not_last(tmp_path: Path) -> None:
+    byte_codec().save(tmp_path)
+    plain = open_tokenizer(tmp_path)
+    cut = Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+    cut.enable_truncation(4)
+    cut.enable_padding(length=8)
+    cut.save(str(tmp_path / "tokenizer.json"))
+    for text in ("a", "a longer text"):
+        assert open_tokenizer(tmp_path).encode(text) == plain.encode(text)
+
+
+def test_the_end_of_documents_ends_a_text_beside_a_chat_models_own(tmp_path: Path) -> None:
+    byte_codec().save(tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    config |= {"eos_token": "a", "chat_template": [{"name": "tools", "template": "no"}, {"name": "default", "template": "yes"}]}
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    opened = open_tokenizer(tmp_path)
+    assert opened.end_ids == {0, ord("a") + 1}
+    assert opened.chat("Hi") == "yes"
+    assert token_ids(tmp_path) == {"eos_token_id": [0, ord("a") + 1], "bos_token_id": 0}
 
 
 def test_an_existing_folder_is_kept(folder: Path) -> None:

@@ -157,13 +157,31 @@ def test_existing_destination_is_refused_before_any_work(source: Path, tmp_path:
     assert (out / "mine.txt").read_text() == "kept"
     with pytest.raises(LoopkitError):
         convert(str(tmp_path / "nowhere"), out, force=True)
-    with pytest.raises(UsageError, match="holds other things than a checkpoint"):
+    with pytest.raises(UsageError, match=r"holds mine.txt, so it is not a checkpoint alone"):
         convert(str(source), out, force=True)
     assert (out / "mine.txt").read_text() == "kept"
     (out / "mine.txt").unlink()
     convert(str(source), out, force=True)
     convert(str(source), out, dtype="bfloat16", force=True)
     assert open_folder(out).dtype == "bfloat16"
+
+
+def test_force_replaces_nothing_but_a_checkpoint(source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    project, link = tmp_path / "project", tmp_path / "link"
+    (project / "src").mkdir(parents=True)
+    (project / "config.json").write_text('{"port": 80}')
+    for inside in (project / "src", project / "config.json"):
+        with pytest.raises(UsageError, match="--force replaces nothing else"):
+            convert(str(source), project, force=True)
+        assert inside.exists()
+        (project / "src").rmdir() if (project / "src").exists() else None
+    link.symlink_to(convert(str(source), tmp_path / "model"))
+    with pytest.raises(UsageError, match="is a link to"):
+        convert(str(source), link, force=True)
+    monkeypatch.chdir(tmp_path / "model")
+    with pytest.raises(UsageError, match="the folder you are in"):
+        convert(str(source), Path(), force=True)
+    assert open_folder(link)
 
 
 def test_a_folder_can_be_converted_in_place(source: Path) -> None:
@@ -227,6 +245,7 @@ def test_state_dict_beside_its_config(state_dict: Path, tmp_path: Path) -> None:
     state_dict.rename(moved)
     refused(moved, tmp_path / "again", "config.json does not exist", "elsewhere.bin", "--config")
     same_logits(convert(str(moved), tmp_path / "again", config=state_dict.parent / "config.json"), make("llama"))
+    same_logits(convert(str(moved), tmp_path / "folder", config=state_dict.parent), make("llama"))
 
 
 @pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod.", "model."])

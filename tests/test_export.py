@@ -88,8 +88,12 @@ def test_tying_leaves_out_layers_and_keeps_their_order(base: Checkpoint) -> None
 def test_export_keeps_tokenizer_ids_and_history(base: Checkpoint, tmp_path: Path) -> None:
     tied = export(base, tmp_path / "tied", plan=(0, 1, 1, 2), unrolled=False)
     unrolled = export(open_folder(tied), tmp_path / "unrolled", plan=(0, 1, 1, 2), unrolled=True)
+    whole = export(base, tmp_path / "whole", plan=(0, 1, 2, 1, 2, 3, 4), unrolled=False)
+    assert KEPT.items() <= config(whole).items()
+    ids = {key: value for key, value in KEPT.items() if key != "history"}
     for folder in (tied, unrolled):
-        assert KEPT.items() <= config(folder).items()
+        assert ids.items() <= config(folder).items()
+        assert "history" not in config(folder), "its layers are others now"
         assert "transformers_version" not in config(folder)
         assert (folder / "tokenizer.json").exists()
         assert (folder / "generation_config.json").exists()

@@ -58,6 +58,7 @@ def test_frequencies_are_transformers() -> None:
     [
         ({"model_type": "gpt2"}, "model type 'gpt2' is not supported; supported are Llama"),
         ({"model_type": "mistral", "sliding_window": 4096}, "a sliding window"),
+        ({"model_type": "mistral"}, "a sliding window"),
         ({"model_type": "qwen3", "use_sliding_window": True, "sliding_window": 4096}, "a sliding window"),
         ({"hidden_act": "gelu"}, "hidden_act 'gelu'"),
         ({"mlp_bias": True}, "mlp_bias"),

@@ -1,12 +1,18 @@
 """Writing so that a reader sees the whole new thing or the old one, never a half: temporary name, fsync, rename."""
 
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from loopkit.errors import UsageError
+
+_CHECKPOINTS = re.compile(  # names of the files that checkpoints have here and at Hugging Face
+    r"config\.json|model.*\.safetensors(\.index\.json)?|.*token.*\.(json|model)|vocab\.json|merges\.txt|chat_template\.jinja"
+    r"|generation_config\.json|(modeling|mlx)_looped\.py|__pycache__|README\.md|LICENSE|\.gitattributes"
+)
 
 
 @contextmanager
@@ -34,13 +40,21 @@ def new_folder(path: Path, force: bool = False) -> Iterator[Path]:
 
 
 def refuse_existing(path: Path, force: bool) -> None:
-    """Raises UsageError where something is at ``path`` already; with ``force`` where that is neither a checkpoint nor empty."""
+    """Raises UsageError where something is at ``path`` already; with ``force`` where that is neither empty nor the files of a checkpoint
+    and no more."""
     if path.exists() and not path.is_dir():
         raise UsageError(f"{path} is a file, not a folder; choose another name")
     if path.exists() and not force:
         raise UsageError(f"{path} exists already; choose another name, or --force to replace it")
-    if path.is_dir() and any(path.iterdir()) and not (path / "config.json").exists():
-        raise UsageError(f"{path} holds other things than a checkpoint, and --force replaces checkpoints only; choose another name")
+    if path.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise UsageError(f"{path} is the folder you are in, or one around it; choose another name")
+    if path.is_symlink():
+        raise UsageError(f"{path} is a link to {path.resolve()}; name that, or choose another name")
+    if path.is_dir() and any(path.iterdir()):
+        other = sorted(each.name for each in path.iterdir() if not _CHECKPOINTS.fullmatch(each.name))
+        if other or not any(path.glob("model*.safetensors")):
+            what = f"{path} holds {other[0] if other else 'no weights'}"
+            raise UsageError(f"{what}, so it is not a checkpoint alone, and --force replaces nothing else; choose another name")
 
 
 def write_text(path: Path, text: str) -> None:

@@ -105,6 +105,7 @@ def _read_gguf(path: Path, dtype: str | None, scratch: Path) -> Source:
 
 
 def _read_state_dict(path: Path, config_file: Path) -> Source:
+    config_file = config_file / "config.json" if config_file.is_dir() else config_file
     if not config_file.is_file():
         raise LoopkitError(f"{config_file} does not exist; put the model's config.json beside {path.name}, or name it with --config")
     config = read_json(config_file)

@@ -38,12 +38,16 @@ def tie(checkpoint: Checkpoint, plan: Plan) -> tuple[Spec, dict[str, np.ndarray]
 def export(
     checkpoint: Checkpoint, destination: Path | str, *, plan: Plan, unrolled: bool, dtype: str | None = None, force: bool = False
 ) -> Path:
-    """Write the checkpoint with ``plan`` as its own, unrolled or tied, with its tokenizer, token ids and growth history.
+    """Write the checkpoint with ``plan`` as its own, unrolled or tied, with its tokenizer and token ids. Its growth history stays where
+    its layers do.
 
     ``dtype`` and ``force`` are those of ``write_folder``. Raises LoopkitError.
     """
     spec, arrays = (unroll if unrolled else tie)(checkpoint, plan)
-    return write_folder(destination, spec, arrays, dtype=dtype, tokenizer=checkpoint.path, config=kept_keys(checkpoint.config), force=force)
+    config = kept_keys(checkpoint.config)
+    if spec.n_layers != checkpoint.spec.n_layers or (unrolled and plan != tuple(range(len(plan)))):
+        config.pop("history", None)
+    return write_folder(destination, spec, arrays, dtype=dtype, tokenizer=checkpoint.path, config=config, force=force)
 
 
 def quantize(source: Path | str, destination: Path | str, bits: int, force: bool = False) -> Path:

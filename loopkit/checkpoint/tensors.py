@@ -66,7 +66,7 @@ def write_sharded(folder: Path, arrays: Mapping[str, np.ndarray], dtype: np.dtyp
     shards = _split(itemsizes, limit)
     names = ["model.safetensors"] if len(shards) == 1 else [f"model-{i + 1:05}-of-{len(shards):05}.safetensors" for i in range(len(shards))]
     for file, shard in zip(names, shards, strict=True):
-        write(folder / file, {name: _cast(arrays[name], dtype) for name in shard})
+        write(folder / file, {name: _cast(name, arrays[name], dtype) for name in shard})
     if len(shards) > 1:
         index = {
             "metadata": {"total_size": sum(itemsizes.values())},
@@ -76,8 +76,10 @@ def write_sharded(folder: Path, arrays: Mapping[str, np.ndarray], dtype: np.dtyp
 
 
 def read_folder(folder: Path) -> dict[str, np.ndarray]:
-    """All arrays of a folder's ``model*.safetensors``, by its index where it has one."""
-    index = folder / "model.safetensors.index.json"
+    """All arrays of a folder's ``model.safetensors``, or of its shards, by their index where there is one."""
+    index, whole = folder / "model.safetensors.index.json", folder / "model.safetensors"
+    if whole.exists():  # an index beside it is of an earlier model
+        return read(whole)
     if not index.exists():
         files: Iterable[Path] = sorted(folder.glob("model*.safetensors"))
         if not files:
@@ -106,6 +108,12 @@ def _split(sizes: Mapping[str, int], limit: int) -> list[list[str]]:
     return shards
 
 
-def _cast(array: np.ndarray, dtype: np.dtype[Any] | None) -> np.ndarray:
+def _cast(name: str, array: np.ndarray, dtype: np.dtype[Any] | None) -> np.ndarray:
     floating = array.dtype.kind == "f" or array.dtype == ml_dtypes.bfloat16
-    return array.astype(dtype) if dtype is not None and floating and array.dtype != dtype else array
+    if dtype is None or not floating or array.dtype == dtype:
+        return array
+    with np.errstate(over="ignore"):
+        cast = array.astype(dtype)
+    if dtype == np.float16 and (np.isinf(cast) & np.isfinite(array.astype(np.float32))).any():
+        raise LoopkitError(f"tensor {name} holds numbers too large for float16; choose --dtype bfloat16")
+    return cast

@@ -12,6 +12,8 @@ from tokenizers.decoders import DecodeStream
 
 from loopkit.errors import LoopkitError, UsageError
 
+END = "<|endoftext|>"  # ends documents in training, so a text too, whatever else a chat model ends its turns with
+
 
 @dataclass(frozen=True)
 class Tokenizer:
@@ -78,13 +80,26 @@ def open_tokenizer(folder: Path) -> Tokenizer:
         core = _Tokenizer.from_file(str(file))
     except Exception as error:  # the library raises a bare Exception
         raise LoopkitError(f"{file} is not a tokenizer ({error})") from error
+    core.no_truncation()  # what some library's last call had asked for
+    core.no_padding()
     config = _json(folder / "tokenizer_config.json")
     special = {key: _content(config[key]) for key in ("bos_token", "eos_token", "unk_token", "pad_token") if config.get(key)}
     template = folder / "chat_template.jinja"
     chat = template.read_text(encoding="utf-8") if template.exists() else config.get("chat_template")
+    if isinstance(chat, list):
+        chat = {each["name"]: each["template"] for each in chat}.get("default")
     unknown = getattr(core.model, "unk_token", None)
     unknown_id = None if unknown is None else core.token_to_id(unknown)
     return Tokenizer(core, _end_ids(folder, core, special), chat if isinstance(chat, str) else None, special, unknown_id)
+
+
+def token_ids(folder: Path) -> dict[str, int | list[int]]:
+    """What config.json says of a tokenizer: ``eos_token_id``, one or several, and ``bos_token_id`` where it has one."""
+    opened = open_tokenizer(folder)
+    ends, first = sorted(opened.end_ids), opened.special.get("bos_token")
+    found: dict[str, int | list[int]] = {"eos_token_id": ends[0] if len(ends) == 1 else ends} if ends else {}
+    begins = None if first is None else opened.core.token_to_id(first)
+    return found if begins is None else {**found, "bos_token_id": begins}
 
 
 def _end_ids(folder: Path, core: _Tokenizer, special: dict[str, str]) -> frozenset[int]:
@@ -92,8 +107,8 @@ def _end_ids(folder: Path, core: _Tokenizer, special: dict[str, str]) -> frozens
     for name in ("generation_config.json", "config.json"):
         eos = _json(folder / name).get("eos_token_id")
         ids |= set(eos) if isinstance(eos, list) else {eos} if eos is not None else set()
-    named = core.token_to_id(special["eos_token"]) if "eos_token" in special else None
-    return frozenset(ids | ({named} if named is not None else set()))
+    named = (core.token_to_id(token) for token in (special.get("eos_token"), END) if token is not None)
+    return frozenset(ids | {each for each in named if each is not None})
 
 
 def _json(file: Path) -> dict[str, Any]:

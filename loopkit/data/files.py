@@ -64,7 +64,7 @@ def _text(path: Path, _: str) -> Iterator[str]:
     """
     lines: list[str] = []
     characters = 0
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:
         for line in file:
             ended = line.strip() == END_LINE
             if not ended:
@@ -78,11 +78,11 @@ def _text(path: Path, _: str) -> Iterator[str]:
 
 def _jsonl(path: Path, column: str) -> Iterator[str]:
     for where, row in _rows(path):
-        yield _string(row, column, where)
+        yield "" if column in row and row[column] is None else _string(row, column, where)  # null is no text, as in parquet
 
 
 def _rows(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8-sig") as file:
         for number, line in enumerate(file, 1):
             if not line.strip():
                 continue

@@ -73,6 +73,6 @@ def _encode(pair: tuple[str, str], codec: Codec) -> tuple[Ids, int]:
     if codec.kind == "byte":
         ids, start = codec.encode([text])[0], len(pair[0].encode())
     else:
-        ids, at = codec.encode_spans([text])[0]
-        start = int(np.searchsorted(at, len(pair[0])))
+        ids, ends = codec.encode_spans([text])[0]
+        start = int(np.searchsorted(ends, len(pair[0]), "right"))  # a token that reaches over the prompt's end is the answer's
     return np.append(np.int32(codec.end_id), ids).astype(np.int32), start + 1

@@ -40,7 +40,7 @@ class TextTaskRows:
         end = np.array([self.asked.codec.end_id], np.int32)
         if self.asked.answers:
             encoded = self.asked.codec.encode_spans(written)
-            marks = [np.append(False, _answer_characters(each)[at]) for each, (_, at) in zip(documents, encoded, strict=True)]
+            marks = [np.append(False, _answer_characters(each)[ends - 1]) for each, (_, ends) in zip(documents, encoded, strict=True)]
             rows = [np.append(end, ids) for ids, _ in encoded]
         else:
             rows = [np.append(end, ids) for ids in self.asked.codec.encode(written)]

@@ -66,9 +66,9 @@ class Codec:
         return [np.array(each.ids, np.int32) for each in self._plain.encode_batch_fast(texts, add_special_tokens=False)]
 
     def encode_spans(self, texts: Sequence[str]) -> list[tuple[Ids, Ids]]:
-        """The ids of each text and where in the text, in characters, each token begins."""
+        """The ids of each text and where in the text, in characters, each token ends."""
         encoded = self._plain.encode_batch(texts, add_special_tokens=False)
-        return [(np.array(each.ids, np.int32), np.array([start for start, _ in each.offsets], np.int32)) for each in encoded]
+        return [(np.array(each.ids, np.int32), np.array([end for _, end in each.offsets], np.int32)) for each in encoded]
 
     def decode(self, ids: Iterable[int]) -> str:
         """The text of ids, special tokens included."""

@@ -19,6 +19,7 @@ from filelock import FileLock, Timeout
 from loopkit.checkpoint import tensors
 from loopkit.checkpoint.atomic import new_folder, write_text
 from loopkit.checkpoint.folder import fill_folder, newest, open_folder
+from loopkit.checkpoint.tokenizer import token_ids
 from loopkit.errors import LoopkitError, UsageError
 from loopkit.spec import Spec
 from loopkit.training.events import Event
@@ -120,7 +121,7 @@ class RunFolder:
         raw = {f"weights.{name}": array for name, array in state["weights"].items() if array is not folded[name]}
         moments = {f"{part}.{name}": array for part in ("first", "second") for name, array in state[part].items()}
         with new_folder(path, force=True) as part:
-            fill_folder(part, spec, folded, tokenizer=tokenizer, config={"history": position.history})
+            fill_folder(part, spec, folded, tokenizer=tokenizer, config={**token_ids(tokenizer), "history": position.history})
             tensors.write(part / "optimizer.safetensors", raw | moments)
             (part / "trainer_state.json").write_text(json.dumps(asdict(position)), encoding="utf-8")
         write_text(self.path / "latest", f"checkpoints/{path.name}\n")

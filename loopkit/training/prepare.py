@@ -10,6 +10,7 @@ from loopkit.checkpoint.atomic import new_folder
 from loopkit.checkpoint.folder import newest, open_folder
 from loopkit.checkpoint.initial import initialize
 from loopkit.data.batches import Batches
+from loopkit.data.counter import key
 from loopkit.data.files import read_pairs
 from loopkit.data.loading import Packing, finetuning_batches, make_codec, open_batches
 from loopkit.data.mixture import Mixture, parse_mixture
@@ -176,7 +177,7 @@ def _training_batches(recipe: Recipe, mixture: Mixture, codec: Codec) -> Batches
     if data.examples and data.pairs:
         raise UsageError("data.examples and data.pairs are two ways to fine-tune; give one")
     if data.pairs:
-        return finetuning_batches(read_pairs(Path(data.pairs)), codec, packing)
+        return finetuning_batches(_pairs(recipe)[1], codec, packing)
     if data.examples:
         return finetuning_batches(_examples(mixture, data.examples, recipe.train.seed), codec, packing)
     return open_batches(mixture, codec, packing)
@@ -200,7 +201,26 @@ def _cooldown_batches(recipe: Recipe, codec: Codec, batches: Batches) -> Batches
 
 
 def _heldout(recipe: Recipe, mixture: Mixture, codec: Codec) -> Batches | None:
-    return open_batches(mixture, codec, _packing(recipe), "evaluation") if recipe.train.evaluate_every else None
+    if not recipe.train.evaluate_every:
+        return None
+    if recipe.data.pairs:
+        return finetuning_batches(_pairs(recipe)[0], codec, _packing(recipe))
+    return open_batches(mixture, codec, _packing(recipe), "evaluation")
+
+
+def _pairs(recipe: Recipe) -> tuple[list[tuple[str, str]], list[tuple[str, str]]]:
+    """The pairs that are held out, at least one where a loss on them is asked for, and those to train on."""
+    pairs = read_pairs(Path(recipe.data.pairs))
+    if not recipe.train.evaluate_every:
+        return [], pairs
+    count = max(1, round(recipe.data.heldout * len(pairs))) if recipe.data.heldout else 0
+    if not 0 < count < len(pairs):
+        raise UsageError(
+            f"of {len(pairs)} pairs none can be held out to evaluate on; give more, set data.heldout, or train.evaluate_every=0"
+        )
+    by_hash = sorted(range(len(pairs)), key=lambda number: int(key("pair", *pairs[number])))
+    heldout = set(by_hash[:count])
+    return [pairs[i] for i in by_hash[:count]], [pair for i, pair in enumerate(pairs) if i not in heldout]
 
 
 def _check_targets(batches: Batches, recipe: Recipe) -> None:

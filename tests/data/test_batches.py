@@ -256,6 +256,11 @@ def test_fine_tuning_rows():
     pairs = finetuning_batches([("2+2=", "4")], codec, Packing(rows=1, length=8)).at(0)
     assert pairs.loss_mask is not None
     assert codec.decode(pairs.targets[0][pairs.loss_mask[0]]) == "4<|endoftext|>"
+    merged = bpe_codec(["of France: Paris"] * 9, 300)
+    for pair in (("of France: ", "Paris"), ("of France:", " Paris")):
+        batch = finetuning_batches([pair], merged, Packing(rows=1, length=16)).at(0)
+        assert batch.loss_mask is not None
+        assert merged.decode(batch.targets[0][batch.loss_mask[0]]) == " Paris<|endoftext|>"
     with pytest.raises(UsageError, match="raise the sequence length"):
         finetuning_batches(asked, codec, Packing(rows=2, length=20))
     with pytest.raises(UsageError, match="at least one example"):

@@ -12,6 +12,7 @@ import loopkit
 from loopkit import backend as backends
 from loopkit.checkpoint.convert import convert
 from loopkit.checkpoint.folder import open_folder
+from loopkit.data.batches import Batches
 from loopkit.errors import LoopkitError, UsageError
 from loopkit.training.events import Evaluated, Step
 from loopkit.training.folder import RunFolder
@@ -71,15 +72,24 @@ def test_untying_starts_from_the_same_function(looped: Path, tmp_path: Path, har
         begin(override(base, ["model.init_scale=0.5"]), RunFolder(tmp_path / "no"), hardware)
 
 
+def _texts(batches: Batches) -> str:
+    """What bytes say."""
+    return bytes(int(each) - 1 for each in batches.at(0).ids.reshape(-1) if each).decode()
+
+
 @pytest.mark.parametrize("setting", ["data.examples=8", "data.pairs={pairs}"])
 def test_fine_tuning_counts_answers_only(tmp_path: Path, hardware: Hardware, looped: Path, setting: str) -> None:
     pairs = tmp_path / "pairs.jsonl"
     pairs.write_text("".join(json.dumps({"prompt": f"copy {n}", "answer": f" {n}"}) + "\n" for n in range(6)))
     recipe = override(TINY, [setting.format(pairs=pairs), "schedule.steps=40", "schedule.rate=1e-2", "train.evaluate_every=40"])
     if "pairs" in setting:
-        with pytest.raises(UsageError, match="does not know '0' of the examples to fine-tune on"):
+        with pytest.raises(UsageError, match=r"does not know '.' of the examples to fine-tune on"):
             begin(recipe, RunFolder(tmp_path / "no"), hardware)
         recipe = override(recipe, ["data.tokenizer=byte"])
+        heldout = begin(recipe, RunFolder(tmp_path / "held out"), hardware)[0].heldout
+        assert heldout is not None
+        trained = {text for text in ("copy 0 0", "copy 1 1", "copy 2 2", "copy 3 3", "copy 4 4", "copy 5 5") if text not in _texts(heldout)}
+        assert len(trained) == 5, "one of six is held out"
     job = begin(recipe, RunFolder(tmp_path / "run"), hardware)[0]
     mask = job.batches.at(0).loss_mask
     assert mask is not None
