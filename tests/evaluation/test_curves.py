@@ -134,7 +134,7 @@ def test_the_commands(run: Path, tmp_path: Path) -> None:
 
 def test_runs_from_other_weights_at_the_same_path_are_not_taken(run: Path, tmp_path: Path) -> None:
     model = tmp_path / "model"
-    shutil.copytree(newest(run), model)
+    shutil.copytree(newest(run), model, ignore=shutil.ignore_patterns("optimizer*", "trainer*"))
     asked = ["finetune", str(model), "--tasks", TASK, "--examples", "4", "--seeds", "0", "--steps", "1", "--count", "5"]
     asked += ["--backend", "torch", "--out", str(tmp_path / "f")]
     assert CliRunner().invoke(app, asked).exit_code == 0
