@@ -100,7 +100,7 @@ def parse_plan(text: str, base: Plan) -> Plan:
 
 
 def format_plan(plan: Plan, base: Plan) -> str:
-    """The shortest text that ``parse_plan`` reads back as ``plan`` on ``base``."""
+    """A short text that ``parse_plan`` reads back as ``plan`` on ``base``."""
     if plan == base:
         return format_layout(base)
     repeats = find_repeats(plan, base)

@@ -92,7 +92,7 @@ class Model:
         return self.run(plan).plan
 
     def text(self, plan: Plan | str | None = None) -> str:
-        """The shortest text of a plan on this model."""
+        """A short text of a plan on this model."""
         return canonical(plan, self.plan) if isinstance(plan, str) else format_plan(self.resolve(plan), self.plan)
 
     def prompt_ids(self, text: str, chat: bool = False) -> list[int]:

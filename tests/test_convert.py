@@ -182,6 +182,9 @@ def test_force_replaces_nothing_but_a_checkpoint(source: Path, tmp_path: Path, m
     with pytest.raises(UsageError, match="the folder you are in"):
         convert(str(source), Path(), force=True)
     assert open_folder(link)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "model" / ".DS_Store").touch()
+    convert(str(source), tmp_path / "model", force=True)
 
 
 def test_a_folder_can_be_converted_in_place(source: Path) -> None:

@@ -11,7 +11,7 @@ from loopkit.errors import UsageError
 
 _CHECKPOINTS = re.compile(  # names of the files that checkpoints have here and at Hugging Face
     r"config\.json|model.*\.safetensors(\.index\.json)?|.*token.*\.(json|model)|vocab\.json|merges\.txt|chat_template\.jinja"
-    r"|generation_config\.json|(modeling|mlx)_looped\.py|__pycache__|README\.md|LICENSE|\.gitattributes"
+    r"|generation_config\.json|(modeling|mlx)_looped\.py|__pycache__|README\.md|LICENSE|\.gitattributes|\.DS_Store|\.cache"
 )
 
 

@@ -32,8 +32,10 @@ class Tokenizer:
     def encode_known(self, text: str) -> list[int]:
         """As ``encode``. Raises UsageError where the text holds a word that the tokenizer has no id for, as word-level ones may."""
         encoding = self.core.encode(text)
-        if self.unknown_id in encoding.ids:
-            start, stop = encoding.offsets[encoding.ids.index(self.unknown_id)]
+        written = zip(encoding.ids, encoding.special_tokens_mask, encoding.offsets, strict=True)
+        unknown = next((place for each, special, place in written if each == self.unknown_id and not special), None)
+        if unknown:
+            start, stop = unknown
             raise UsageError(
                 f"the model's tokenizer does not know {text[start:stop]!r}, so this cannot be asked of it;"
                 f" ask for what it was trained on, or train a model with --tokenizer byte"

@@ -30,10 +30,16 @@ class Prompts:
 
 
 def read_prompts(
-    model: Model, source: str, examples: int = 8, length: int | None = None, shots: int | None = None, seed: int = 0
+    model: Model,
+    source: str,
+    examples: int = 8,
+    length: int | None = None,
+    shots: int | None = None,
+    seed: int = 0,
+    asks: bool = True,
 ) -> Prompts:
     """``examples`` prompts of ``length`` tokens (128, or all that the model has room for), and as many questions of a generated task
-    with ``shots`` worked examples each (5, or as many as fit the model).
+    with ``shots`` worked examples each (5, or as many as fit the model), unless ``asks`` is False.
 
     Text is every second document of the source; the others are for training lenses. Raises UsageError where there is too little, or a
     question does not fit.
@@ -43,7 +49,7 @@ def read_prompts(
     parsed.check()
     if not isinstance(parsed, Primitives):
         return Prompts(_take(model, _documents(parsed, 0), examples, length, seed, source))
-    questions = _fitting(model, parsed, examples, shots, seed)
+    questions = _fitting(model, parsed, examples, shots, seed) if asks else ()
     return Prompts(_take(model, _worked(parsed, seed, length), examples, length, seed, source), questions)
 
 

@@ -215,9 +215,8 @@ def _pairs(recipe: Recipe) -> tuple[list[tuple[str, str]], list[tuple[str, str]]
         return [], pairs
     count = max(1, round(recipe.data.heldout * len(pairs))) if recipe.data.heldout else 0
     if not 0 < count < len(pairs):
-        raise UsageError(
-            f"of {len(pairs)} pairs none can be held out to evaluate on; give more, set data.heldout, or train.evaluate_every=0"
-        )
+        what = "data.heldout 0 holds none out" if not count else f"{len(pairs)} pairs are too few to hold {count} out"
+        raise UsageError(f"{what} to evaluate on; train on all of them with --set train.evaluate_every=0")
     by_hash = sorted(range(len(pairs)), key=lambda number: int(key("pair", *pairs[number])))
     heldout = set(by_hash[:count])
     return [pairs[i] for i in by_hash[:count]], [pair for i, pair in enumerate(pairs) if i not in heldout]

@@ -47,10 +47,10 @@ def resume(folder: RunFolder, hardware: Hardware) -> Ready:
     saved = folder.newest()
     if saved is None:
         return job, partial(initial_state, job), Position(0)
-    spec, state, position = folder.load(saved)
+    spec, _, position = folder.load(saved)
     if spec != job.spec_after(len(position.history)):
         raise LoopkitError(f"{saved} is of another shape than {folder.path / 'config.toml'} says; was the file edited?")
-    return job, lambda: state, position
+    return job, lambda: folder.load(saved)[1], position
 
 
 def branch(source: RunFolder, recipe: Recipe, folder: RunFolder, hardware: Hardware) -> Ready:

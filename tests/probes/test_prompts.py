@@ -69,6 +69,7 @@ def test_worked_examples_are_as_many_as_fit(make: Any) -> None:
     assert 0 < counts.pop() < 5
     with pytest.raises(UsageError, match=r"with 5 worked examples has .* lower --shots"):
         read_prompts(small, "primitives:var-math-1", 4, 32, shots=5)
+    assert read_prompts(small, "primitives:var-math-1", 4, 32, shots=5, asks=False).questions == ()
 
 
 def test_mistakes(reader: Model, texts: str) -> None:

@@ -86,6 +86,8 @@ def test_fine_tuning_counts_answers_only(tmp_path: Path, hardware: Hardware, loo
         with pytest.raises(UsageError, match=r"does not know '.' of the examples to fine-tune on"):
             begin(recipe, RunFolder(tmp_path / "no"), hardware)
         recipe = override(recipe, ["data.tokenizer=byte"])
+        with pytest.raises(UsageError, match=r"heldout 0 holds none out .* train\.evaluate_every=0"):
+            begin(override(recipe, ["data.heldout=0"]), RunFolder(tmp_path / "none"), hardware)
         heldout = begin(recipe, RunFolder(tmp_path / "held out"), hardware)[0].heldout
         assert heldout is not None
         trained = {text for text in ("copy 0 0", "copy 1 1", "copy 2 2", "copy 3 3", "copy 4 4", "copy 5 5") if text not in _texts(heldout)}

@@ -101,7 +101,8 @@ class LoopkitApp(App[None]):
     def open(self, paths: Sequence[str]) -> None:
         """Make the screens be about these checkpoints and load the first."""
         self._before = self.choice.paths if self.about else self._before
-        self.choice = replace(self.choice, paths=tuple(paths))
+        plan = "" if len(paths) > 1 and self.choice.paths != tuple(paths) else self.choice.plan  # it was made for one model
+        self.choice = replace(self.choice, paths=tuple(paths), plan=plan)
         for path in paths:
             self.kept = self.kept.opened(str(Path(path).resolve()))
         self._load(paths[0])

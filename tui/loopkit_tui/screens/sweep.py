@@ -202,7 +202,7 @@ class SweepScreen(Pane):
             Content.assemble(("certainty ", "$text-muted"), f"{cell.probability:.1%}"),
             Content.assemble(("FLOPs ", "$text-muted"), f"×{cell.flops:.2f}"),
             Content(""),
-            Content.assemble(("p: McNemar's test after Holm's correction for all cells", "$text-muted")),
+            Content.assemble(("p: McNemar's test after Holm's correction for all plans", "$text-muted")),
         ]
         shown.update(Content("\n").join(lines))
 
