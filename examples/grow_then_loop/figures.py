@@ -13,7 +13,7 @@ from loopkit.report import Table as Rows
 
 SIDE = 4.6  # inches of a matrix that stands beside others
 VISITS = "visits done"
-SEEDS = "Mean and 95% interval over seeds, of accuracies what lies within 0 to 100%"
+SEEDS = "Mean and 95% interval over seeds; of accuracies only the part between 0 and 100% is drawn"
 
 
 def figure_1(table: Table) -> list[Block]:

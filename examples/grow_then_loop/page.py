@@ -14,6 +14,7 @@ from rules import MISSING, NOISY, NOT_REPRODUCED, REPRODUCED, Claim, Outcome, ou
 from runner import spoken, times
 from summaries import Table
 
+from loopkit.data.tasks import find
 from loopkit.report import Block, Folded, Page, write_page
 from loopkit.report import Table as Rows
 
@@ -32,15 +33,18 @@ def _introduction(story: Story) -> list[Block]:
     data, schedule = size.recipe.data, size.recipe.schedule
     done = sum(job.done for job in jobs)
     return [
-        "A looped model runs the same layers several times, so it is deeper than its parameters say. A grown model is trained shallow "
-        "first and made deeper on the way by copying its middle layers (MIDAS copies the middle block, LIDAS the exact middle layers); "
+        "A looped model runs the same layers several times, so it is deeper than its parameters say: Loop(4-4x4-4) runs four layers, four "
+        "others four times, and four more; each run of a layer is a visit. A grown model is trained shallow first and made deeper on the "
+        "way by copying its middle layers (MIDAS copies the middle one of its blocks, LIDAS as many layers around the exact middle); "
         f"at the end all its layers are its own. The paper, {PAPER}, finds that both come to compute alike, and that a grown model can "
         "be looped afterwards. This page repeats its experiments at a small scale and says of each claim whether it held here.",
         f"Size {size.name}: {size.about}. {size.depth} visits, blocks of {size.block}, {schedule.steps} steps of {data.rows} rows of "
         f"{data.length} tokens, seeds {', '.join(map(str, size.seeds))}. All models of a seed see the same data in the same order: "
         f"{data.mix}. In the cooldowns with maths, {size.maths_share:.0%} of the rows are maths of one source: "
-        + "; ".join(f"{name} is {source}" for name, source in size.maths.items()) + ".",
-        f"{done} of {len(jobs)} commands are finished; those that ended took {spoken(sum(taken.values()))} one after the other. "
+        + "; ".join(f"{name} is {source}" for name, source in size.maths.items()) + ". The primitives are asked without worked examples; "
+        "guessing answers " + ", ".join(f"{find(name).chance:.0%} of {name}" for name in size.primitives) + ".",
+        f"{done} of {len(jobs)} commands are finished; those that ended took {spoken(sum(taken.values()))}, added up: by the clock it is "
+        "less where several ran at a time. "
         + ("" if done == len(jobs) else "What is missing is marked, and the same command makes it."),
         _models(story),
     ]  # fmt: skip
@@ -60,10 +64,11 @@ def _summary(judged: Sequence[tuple[Claim, list[Outcome]]]) -> list[Block]:
     verdicts = Counter(verdict(found) for _, found in judged)
     counted = ", ".join(f"{verdicts[name]} {name}" for name in (REPRODUCED, NOT_REPRODUCED, NOISY, MISSING) if verdicts[name])
     rule = (
-        f"{len(judged)} claims: {counted}. Each was fixed from the paper before anything was measured. It compares two numbers of each "
-        "seed, which asked both models the same questions, and other seeds others; where the 95% interval of the mean difference over "
-        "seeds (Student's t) lies on the claimed side it is reproduced, on the other side it is not, else there is too much noise to "
-        "tell. All comparisons of a claim must hold. Where there is nothing to find, one comparison in forty still counts as reproduced "
+        f"{len(judged)} claims: {counted}. Each was fixed from the paper before anything was measured. A claim is one or more comparisons "
+        "of two numbers, which each seed has; both models of a seed are asked the same questions. Where the 95% interval of the mean "
+        "difference over seeds (Student's t) lies on the claimed side a comparison is reproduced, on the other side it is not, else there "
+        "is too much noise to tell. A claim is reproduced where all of its comparisons are, and not reproduced where one of them is not. "
+        "Where there is nothing to find, one comparison in forty still counts as reproduced "
         "by chance. A verdict is about models of this size on this data; at another size it may be another."
     )
     rows = [(claim.says, claim.where, verdict(found), claim.figure) for claim, found in judged]

@@ -39,7 +39,8 @@ PARTS = (
     Part(
         "Figure 2",
         "Section 4.1: three measures of how much late layers matter: the depth score, the top-5 overlap of early exits, early-exit "
-        "accuracy through a tuned lens. By all three, grown and looped models use late layers more.",
+        "accuracy through a tuned lens. The depth score says how far up the visits lie whose removal changes the output most. "
+        "By all three, grown and looped models use late layers more.",
         figures.figure_2,
         ("probe-depth-score", "probe-top5-overlap", "probe-tuned-lens"),
     ),
@@ -72,7 +73,8 @@ PARTS = (
     ),
     Part(
         "Figure 7",
-        "Section 5.1: more worked examples in the prompt help grown and looped models, the baseline often not.",
+        "Section 5.1: more worked examples in the prompt help grown and looped models, the baseline often not. A model that answers nearly "
+        "all without examples has nothing to gain here.",
         figures.figure_7,
         ("context",),
     ),
@@ -85,7 +87,8 @@ PARTS = (
     ),
     Part(
         "Table 2",
-        "Section 5.2: the cooldown with 20% of maths in place of 6%, from two sources. Both help; the better one is used from there on.",
+        "Section 5.2: the cooldown with 20% of maths in place of 6%, from two sources. Both help; the better one is used from there "
+        "on, here the first.",
         figures.table_2,
         ("compare", "cooldown"),
     ),
