@@ -41,8 +41,9 @@ def _introduction(story: Story) -> list[Block]:
         f"Size {size.name}: {size.about}. {size.depth} visits, blocks of {size.block}, {schedule.steps} steps of {data.rows} rows of "
         f"{data.length} tokens, seeds {', '.join(map(str, size.seeds))}. All models of a seed see the same data in the same order: "
         f"{data.mix}. In the cooldowns with maths, {size.maths_share:.0%} of the rows are maths of one source: "
-        + "; ".join(f"{name} is {source}" for name, source in size.maths.items()) + f". Questions are asked after {size.shots or 'no'} worked examples; "
-        "guessing answers " + ", ".join(f"{find(name).chance:.0%} of {name}" for name in size.primitives) + ".",
+        + "; ".join(f"{name} is {source}" for name, source in size.maths.items()) + ". "
+        f"Questions are asked after {size.shots or 'no'} worked examples; guessing answers "
+        + ", ".join(f"{find(name).chance:.0%} of {name}" for name in size.primitives) + ".",
         f"{done} of {len(jobs)} commands are finished; those that ended took {spoken(sum(taken.values()))}, added up: by the clock it is "
         "less where several ran at a time. "
         + ("" if done == len(jobs) else "What is missing is marked, and the same command makes it."),
