@@ -32,6 +32,8 @@ class Tokenizer:
     def encode_known(self, text: str) -> list[int]:
         """As ``encode``. Raises UsageError where the text holds a word that the tokenizer has no id for, as word-level ones may."""
         encoding = self.core.encode(text)
+        if self.unknown_id not in encoding.ids:
+            return list(encoding.ids)
         written = zip(encoding.ids, encoding.special_tokens_mask, encoding.offsets, strict=True)
         unknown = next((place for each, special, place in written if each == self.unknown_id and not special), None)
         if unknown:

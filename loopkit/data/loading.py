@@ -20,7 +20,7 @@ from loopkit.data.mixture import Mixture
 from loopkit.data.packing import PackedRows, Rows
 from loopkit.data.sources import Primitives, Source
 from loopkit.data.tasks import Question, Split, Task, find, training_text
-from loopkit.data.tasks.task import JOIN
+from loopkit.data.tasks.task import ANSWER, JOIN
 from loopkit.data.tokenizers import WORD, Codec, bpe_codec, byte_codec, checkpoint_codec, word_codec
 from loopkit.data.words import closed_words, common_words
 from loopkit.errors import UsageError
@@ -69,9 +69,8 @@ def open_batches(mixture: Mixture, codec: Codec, packing: Packing, split: Split 
 
 def finetuning_batches(examples: list[tuple[str, str]] | list[Question], codec: Codec, packing: Packing) -> Batches:
     """Batches of whole examples with the loss on the answers only. Raises UsageError where one does not fit a row."""
-    if codec.kind == "word":
-        texts = (each.text if isinstance(each, Question) else "".join(each) for each in examples)
-        _check_words(codec, chain.from_iterable(re.findall(WORD, text) for text in texts), "the examples to fine-tune on")
+    texts = (each.text if isinstance(each, Question) else "".join(each) for each in examples)
+    _check_known(codec, texts, "the examples to fine-tune on")
     rows = pair_rows(examples, codec, packing.length, key("examples", packing.seed))
     return Batches({"examples": rows}, (1.0,), packing.rows, packing.seed, codec.end_id, packing.documents)
 
@@ -106,15 +105,17 @@ def _rows(source: Source, codec: Codec, packing: Packing, split: Split, cache: P
 
 
 def _task_rows(task: Task, codec: Codec, packing: Packing, split: Split) -> Rows:
-    _check_words(codec, closed_words([task]) if codec.kind == "word" else (), task.name)
+    _check_known(codec, (*task.pieces, ANSWER, JOIN), task.name)
     asked = Asked(task, codec, packing.length, packing.seed, split, packing.answers, packing.shots + 1)
     return TextTaskRows(asked) if codec.kind == "other" else TaskRows(asked)
 
 
-def _check_words(codec: Codec, words: Iterable[str], where: str) -> None:
-    """Raises UsageError where there is a word of which the tokenizer would make ``<unk>``."""
-    known = codec.core.get_vocab(with_added_tokens=True)
-    unknown = sorted(set(words) - set(known))
+def _check_known(codec: Codec, texts: Iterable[str], where: str) -> None:
+    """Raises UsageError where there is a word of which a word-level tokenizer would make ``<unk>``."""
+    if codec.kind != "word":
+        return
+    words = {word for text in texts for word in re.findall(WORD, text)}
+    unknown = sorted(words - set(codec.core.get_vocab(with_added_tokens=True)))
     if unknown:
         raise UsageError(
             f"the word tokenizer does not know {unknown[0]!r} of {where}; name what holds it in data.mix of the run that makes the"

@@ -16,9 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, pre_tokenizers, processors, trainers
 
+from loopkit.checkpoint.tokenizer import END
 from loopkit.errors import LoopkitError, UsageError
 
-END, UNKNOWN = "<|endoftext|>", "<unk>"
+UNKNOWN = "<unk>"
 WORD = r"\n|[^\W\d_]+|\d+|_+|->|[^\w\s]"  # what word-level tokens are; spaces are none
 _DECODE = ((r" ?\n ?", "\n"), (r" (?=[:=,.;?!()\]])", ""), (r"(?<=[=(\[]) ", ""))  # spaces that text does not have
 _CONFIG = {"tokenizer_class": "PreTrainedTokenizerFast", "bos_token": END, "eos_token": END, "clean_up_tokenization_spaces": False}

@@ -65,7 +65,8 @@ def expand(names: str, shots: int | None = None) -> list[Asked]:
 
 def notes(names: str) -> list[str]:
     """What to know about the groups among the names."""
-    return [f"{name}: {group.note}" for name, group in GROUPS.items() if group.note and name in _names(names)]
+    asked = _names(names)
+    return [f"{name}: {group.note}" for name, group in GROUPS.items() if group.note and name in asked]
 
 
 def _names(names: str) -> list[str]:

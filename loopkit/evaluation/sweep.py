@@ -146,12 +146,13 @@ def ask(model: Model, plans: Sequence[str], settings: Settings, folder: Path | N
 def rows(model: Model, results: Results) -> list[Row]:
     """What is known so far, task by task and then all together, in the order of the plans; tasks not begun are left out."""
     asked = {task: done for task, done in results.done.items() if done.any()}
+    first = _firsts(model, results.plans)
     found: list[Row] = []
     for task in [*asked, *([ALL] if len(asked) > 1 else [])]:
         parts = list(asked) if task == ALL else [task]
         right = np.concatenate([results.right[part][:, asked[part]] for part in parts], axis=1)
         probability = np.concatenate([results.probability[part][:, asked[part]] for part in parts], axis=1)
-        found += _task_rows(model, results.plans, task, right, probability)
+        found += _task_rows(model, results.plans, first, task, right, probability)
     return found
 
 
@@ -175,13 +176,19 @@ def best(rows: Sequence[Row]) -> Row:
     return ranked([row for row in rows if row.task == rows[-1].task])[0]
 
 
-def _task_rows(model: Model, plans: Sequence[str], task: str, right: np.ndarray, probability: np.ndarray) -> Iterator[Row]:
+def _firsts(model: Model, plans: Sequence[str]) -> list[int]:
+    """For each plan the number of the first that runs the same."""
+    seen: dict[tuple[Step, ...], int] = {}
+    return [seen.setdefault(what_runs(model, plan), i) for i, plan in enumerate(plans)]
+
+
+def _task_rows(
+    model: Model, plans: Sequence[str], first: Sequence[int], task: str, right: np.ndarray, probability: np.ndarray
+) -> Iterator[Row]:
     total = right.shape[1]
     gained, lost = (right & ~right[0]).sum(1), (right[0] & ~right).sum(1)
     p = [mcnemar(int(g), int(worse)) for g, worse in zip(gained, lost, strict=True)]
     base_flops = cost.token_flops(model.spec, model.plan)
-    firsts: dict[tuple[Step, ...], int] = {}
-    first = [firsts.setdefault(what_runs(model, plan), i) for i, plan in enumerate(plans)]
     once = sorted({each for each in first if each})
     p_holm = {0: 1.0, **dict(zip(once, holm([p[i] for i in once]), strict=True))}
     for i in range(len(plans)):

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from inspect import signature
 from types import MappingProxyType
 
 from loopkit.errors import UsageError
@@ -29,6 +30,11 @@ class Probe:
     def name(self) -> str:
         """Its name on the command line."""
         return self.kind.probe
+
+    @property
+    def asks(self) -> bool:
+        """Whether it asks questions where its source has some."""
+        return "questions" in signature(self.run).parameters
 
 
 _ALL = (

@@ -84,11 +84,6 @@ def settable(probe: Probe) -> dict[str, Any]:
     return {each.name: each.default for each in parameters if isinstance(each.default, (int, float, str)) and each.name != "seed"}
 
 
-def asks(probe: Probe) -> bool:
-    """Whether a probe asks questions where the source has some."""
-    return "questions" in inspect.signature(probe.run).parameters
-
-
 def check(study: Study) -> None:
     """Raises LoopkitError where a checkpoint or the plan on it cannot be opened."""
     for path in study.checkpoints.values():
@@ -158,7 +153,9 @@ def _on_checkpoint(study: Study, label: str, out: Path | None, bars: Bars) -> It
             bars(f"loading {label}")(0, 1)
             model = session.load(study.checkpoints[label], study.backend, study.device, study.dtype)
             order(model, study.plan)  # what fits no probe is not skipped
-            prompts = read_prompts(model, study.data, study.examples, study.length, study.shots, study.seed, any(map(asks, study.probes)))
+            prompts = read_prompts(
+                model, study.data, study.examples, study.length, study.shots, study.seed, any(each.asks for each in study.probes)
+            )
         folder, progress = stem and stem.with_name("lens"), bars(f"{label}: {probe.name}")
         given = {"questions": prompts.questions, "seed": study.seed, "folder": folder, "progress": progress}
         try:

@@ -53,14 +53,13 @@ def probe(open_model: Callable[[str], "Model"], ask: ProbeAsk, emit: Emit) -> No
     from loopkit.probes.prompts import read_prompts
     from loopkit.probes.registry import find_probe
     from loopkit.probes.result import to_json
-    from loopkit.probes.study import asks
 
     found = find_probe(ask.name)
     for path in ask.paths:
         emit(Progress(f"{places.name(path)}: {ask.name}", 0, 1))
         model = open_model(path)
         length = min(ask.length, model.spec.max_position_embeddings)
-        given = read_prompts(model, ask.data, ask.examples, length, asks=asks(found))
+        given = read_prompts(model, ask.data, ask.examples, length, asks=found.asks)
         options = {"questions": given.questions, "seed": 0, "progress": _progress(f"{places.name(path)}: {ask.name}", emit)}
         taken = signature(found.run).parameters
         result = found.run(model, given.ids, ask.plan or None, **{name: value for name, value in options.items() if name in taken})
